@@ -1,0 +1,28 @@
+"""Randomness: every function takes ``rng`` and nothing touches global state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+type RNGLike = np.random.Generator | np.random.BitGenerator
+type SeedLike = int | np.integer | Sequence[int] | np.random.SeedSequence
+
+
+def as_generator(rng: SeedLike | RNGLike | None) -> np.random.Generator:
+    """A numpy Generator from whatever the user gave (``None`` draws fresh entropy)."""
+    if isinstance(rng, bool):
+        msg = f"rng must be an int, a SeedSequence or a numpy Generator, got the bool {rng}."
+        raise TypeError(msg)
+    return np.random.default_rng(rng)
+
+
+def torch_seed(rng: np.random.Generator) -> int:
+    """A seed for a torch Generator, drawn from ``rng``."""
+    return int(rng.integers(2**63 - 1))
+
+
+def describe(rng: SeedLike | RNGLike | None) -> str:
+    """What was asked, as text that survives a file (a Generator has no short description)."""
+    return str(rng) if isinstance(rng, int | np.integer) else type(rng).__name__
