@@ -1,0 +1,25 @@
+"""Cells to work with, real and simulated, and gene sets."""
+
+from ._real import (
+    balf_covid,
+    bonemarrow_human,
+    bonemarrow_mouse,
+    citeseq,
+    kang2018,
+    onek1k,
+    pbmc3k,
+    pbmc68k_reduced,
+    pbmc_3tech,
+)
+
+__all__ = [
+    "balf_covid",
+    "bonemarrow_human",
+    "bonemarrow_mouse",
+    "citeseq",
+    "kang2018",
+    "onek1k",
+    "pbmc3k",
+    "pbmc68k_reduced",
+    "pbmc_3tech",
+]
