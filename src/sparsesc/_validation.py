@@ -5,6 +5,7 @@ A message says what is wrong, what was found and what to do.
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 _SHOWN = 12
+
+_TABLE_WRITERS = {
+    _keys.HISTORY: "ssc.tl.fit_sae",
+    _keys.ASSOCIATION: "ssc.tl.feature_association",
+    _keys.ASSOCIATION_NUMERIC: "ssc.tl.feature_association",
+    _keys.GENES: "ssc.tl.feature_genes",
+    _keys.ENRICHMENT: "ssc.tl.feature_enrichment",
+}
 
 
 def listing(names: Iterable[Any]) -> str:
@@ -301,3 +310,63 @@ def get_expression(
         )
         raise ValueError(msg)
     return matrix, names
+
+
+def get_table(adata: AnnData | MuData, key: str, name: str) -> pd.DataFrame:
+    """A copy of the table ``uns[key][name]``, with `name` one of the tables of :mod:`sparsesc._keys`.
+
+    Raises
+    ------
+    KeyError
+        If the table was not computed yet (names the function that does).
+    ValueError
+        If it is empty.
+    """
+    slot = get_sae_slot(adata, key)
+    writer = _TABLE_WRITERS[name]
+    if name not in slot:
+        found = [n for n in _TABLE_WRITERS if n in slot]
+        msg = f"Did not find adata.uns[{key!r}][{name!r}] (tables here: {listing(found)}). Run {writer} first."
+        raise KeyError(msg)
+    table = pd.DataFrame(slot[name]).copy()
+    if table.empty:
+        msg = f"adata.uns[{key!r}][{name!r}] is empty. Run {writer} again."
+        raise ValueError(msg)
+    return table
+
+
+def feature_names(adata: AnnData | MuData, features: str | int | Sequence[str | int], key: str) -> list[str]:
+    """Names of the features asked for (by name or by position), in that order, without repeats.
+
+    Raises
+    ------
+    KeyError
+        If there is none of that name (lists the closest) or at that position.
+    TypeError
+        If a feature is neither a name nor a position.
+    ValueError
+        If none is asked for.
+    """
+    names = pd.Index(get_feature_table(adata, key).index.astype(str))
+    asked = [features] if isinstance(features, str | int | np.integer) else list(features)
+    if not asked:
+        msg = f"No features asked for. Name some of {listing(names)}."
+        raise ValueError(msg)
+    found = []
+    for feature in asked:
+        if isinstance(feature, str):
+            if feature not in names:
+                close = difflib.get_close_matches(feature, names, n=5)
+                hint = f"Closest: {listing(close)}." if close else f"There are {listing(names)}."
+                msg = f"Did not find feature {feature!r} of {key!r}. {hint}"
+                raise KeyError(msg)
+            found.append(feature)
+        elif isinstance(feature, int | np.integer) and not isinstance(feature, bool):
+            if not 0 <= feature < len(names):
+                msg = f"Feature {feature} of {key!r} is out of range: there are {len(names)}, counted from 0."
+                raise KeyError(msg)
+            found.append(names[feature])
+        else:
+            msg = f"Name features by strings or positions, found {type(feature).__name__}: {feature!r}."
+            raise TypeError(msg)
+    return list(dict.fromkeys(found))
