@@ -20,6 +20,7 @@ ASSOCIATION_NUMERIC = "association_numeric"
 GENES = "genes"
 ENRICHMENT = "enrichment"
 STEERING = "steering"
+VALIDATION = "validation_obs"
 
 WEIGHT_NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 FEATURE_COLUMNS = ("density", "mean_active", "max", "n_cells", "dead")

@@ -283,7 +283,7 @@ def get_expression(
     """
     check_adata(adata)
     if type(adata).__name__ == "MuData":
-        msg = f"Genes need one modality: pass mdata['rna'] (found modalities {listing(adata.mod)})."
+        msg = f"Genes need one modality: pass mdata['rna'] (found modalities {listing(getattr(adata, 'mod', []))})."
         raise TypeError(msg)
     if use_raw and layer is not None:
         msg = f"use_raw=True and layer={layer!r} exclude each other: name one of them."

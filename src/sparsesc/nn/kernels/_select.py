@@ -8,11 +8,18 @@ the step before, which the caller lowers when too little came out.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba as nb
 import numpy as np
 
-JIT = {"cache": True, "nogil": True, "fastmath": {"nnan", "nsz", "contract", "reassoc"}, "error_model": "numpy"}
-PARALLEL = {**JIT, "parallel": True}
+JIT: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,
+    "fastmath": {"nnan", "nsz", "contract", "reassoc"},
+    "error_model": "numpy",
+}
+PARALLEL: dict[str, Any] = {**JIT, "parallel": True}
 
 _STRIDES = 16  # members of a group: long enough that few groups matter, short enough to look into one by one
 _GROUPS_PER_ACTIVE = 4
@@ -99,7 +106,13 @@ def sort_by_index(index: np.ndarray, value: np.ndarray, n: int) -> None:
 
 @nb.njit(**JIT)
 def top_k_row(
-    row: np.ndarray, bias: np.ndarray, k: int, index: np.ndarray, value: np.ndarray, maxima: np.ndarray, work: np.ndarray
+    row: np.ndarray,
+    bias: np.ndarray,
+    k: int,
+    index: np.ndarray,
+    value: np.ndarray,
+    maxima: np.ndarray,
+    work: np.ndarray,
 ) -> int:
     """The k largest positive entries of ``row + bias`` in ascending feature order; returns how many there are.
 

@@ -252,6 +252,7 @@ def adam_update(
     second_b: np.ndarray,
     shrink: float,
     step: float,
+    pull: float,
     beta1: float,
     beta2: float,
     epsilon: float,
@@ -259,19 +260,20 @@ def adam_update(
 ) -> None:
     """Adam on the gradients times ``shrink``, then every decoder row back to unit norm.
 
-    ``step`` and ``epsilon`` come with both bias corrections folded in.
+    ``step`` and ``epsilon`` come with both bias corrections folded in. ``pull`` moves the encoder by that share of the
+    way toward the decoder, apart from the gradients (as AdamW decays weights).
     """
     n_features, d = E.shape
     keep1, keep2 = E.dtype.type(beta1), E.dtype.type(beta2)
     new1, new2 = E.dtype.type((1 - beta1) * shrink), E.dtype.type((1 - beta2) * shrink * shrink)
-    rate, eps = E.dtype.type(step), E.dtype.type(epsilon)
+    rate, eps, toward = E.dtype.type(step), E.dtype.type(epsilon), E.dtype.type(pull)
     for block in nb.prange(n_blocks):
         for f in range(block * n_features // n_blocks, (block + 1) * n_features // n_blocks):
-            w, g, m, s = E[f], grad_E[f], first_E[f], second_E[f]
+            w, g, m, s, aim = E[f], grad_E[f], first_E[f], second_E[f], D[f]
             for c in range(d):
                 m[c] = keep1 * m[c] + new1 * g[c]
                 s[c] = keep2 * s[c] + new2 * g[c] * g[c]
-                w[c] -= rate * m[c] / (np.sqrt(s[c]) + eps)
+                w[c] += toward * (aim[c] - w[c]) - rate * m[c] / (np.sqrt(s[c]) + eps)
             w, g, m, s = D[f], grad_D[f], first_D[f], second_D[f]
             norm = E.dtype.type(0)
             for c in range(d):

@@ -10,8 +10,8 @@ from . import _select, _step
 
 _BLOCKS = 64  # fixed, so that sums run in the same order whatever the number of threads
 _GUESS = 0.9  # the last limit lowered by this is where the next batch's search starts
-_BETAS = (0.9, 0.999)
-_EPSILON = 1e-10
+BETAS = (0.9, 0.999)
+EPSILON = 1e-10
 
 
 @dataclass
@@ -52,6 +52,8 @@ class SparseStep:
     dead_after: int
     """A feature is dead when it was not active for this many cells."""
     clip: float
+    align: float = 0.0
+    """Share of the way from encoder to decoder that a step goes, per unit of learning rate."""
     n_steps: int = 0
     guess: float = 0.0
 
@@ -79,11 +81,16 @@ class SparseStep:
         """What is added to ``x @ E.T``: the encoder bias with the decoder's centre folded in."""
         return self.b_enc - self.E @ self.b_dec
 
-    def gradients(self, X: np.ndarray, pre: np.ndarray) -> tuple[float, StepResult]:
-        """Fill the gradients for a batch (B, d) with ``pre = X @ E.T``; returns the squared norm and the report."""
+    def gradients(self, X: np.ndarray, pre: np.ndarray, seen: np.ndarray | None = None) -> StepResult:
+        """Fill the gradients of a batch ``X`` (B, d) to be reconstructed.
+
+        ``pre = seen @ E.T`` comes from what the encoder saw: the same cells, or a noisy version of them.
+        """
         B, d = X.shape
         n_features = len(self.E)
-        count, index, value, slope, group = (a[:B] for a in (self.count, self.index, self.value, self.slope, self.group))
+        count, index, value, slope, group = (
+            a[:B] for a in (self.count, self.index, self.value, self.slope, self.group)
+        )
         sums, row_loss, row_error = self.sums[:B], self.row_loss[:B], self.row_error[:B]
         bias, dtype = self.bias(), self.E.dtype.type
         if self.by_batch:
@@ -110,35 +117,35 @@ class SparseStep:
         _step.transpose_entries(index, count, index.shape[1], n_features, self.start, self.entry)
         scale = dtype(2 / (B * d))
         _step.weight_gradients(
-            X, self.E, self.D, self.b_dec, value, slope, group, sums, self.start, self.entry, scale, self.silent,
+            X if seen is None else seen, self.E, self.D, self.b_dec, value, slope, group, sums, self.start,
+            self.entry, scale, self.silent,
             self.grad_E, self.grad_D, self.grad_b, self.partial, self.norms,
         )  # fmt: skip
         self.grad_b_dec = scale * grad_b_dec + self.partial.sum(0)
         squared = float(self.norms.sum()) + float(self.grad_b_dec @ self.grad_b_dec)
-        report = StepResult(
+        return StepResult(
             loss=float(row_loss.sum()) / (B * d),
             error=float(row_error.sum()),
             active=active,
             gradient_norm=squared**0.5,
             n_dead=len(dead),
         )
-        return squared, report
 
-    def step(self, X: np.ndarray, pre: np.ndarray, lr: float) -> StepResult:
+    def step(self, X: np.ndarray, pre: np.ndarray, lr: float, seen: np.ndarray | None = None) -> StepResult:
         """Gradients of a batch, clipped, one Adam step, decoder rows back to unit norm."""
-        _, report = self.gradients(X, pre)
+        report = self.gradients(X, pre, seen)
         self.n_steps += 1
         shrink = min(1.0, self.clip / max(report.gradient_norm, 1e-30))
-        correct1, correct2 = 1 - _BETAS[0] ** self.n_steps, 1 - _BETAS[1] ** self.n_steps
-        rate, epsilon = lr * correct2**0.5 / correct1, _EPSILON * correct2**0.5
+        correct1, correct2 = 1 - BETAS[0] ** self.n_steps, 1 - BETAS[1] ** self.n_steps
+        rate, epsilon = lr * correct2**0.5 / correct1, EPSILON * correct2**0.5
         m, s = self.first, self.second
         _step.adam_update(
             self.E, self.D, self.b_enc, self.grad_E, self.grad_D, self.grad_b, m[0], m[1], m[2], s[0], s[1], s[2],
-            shrink, rate, *_BETAS, epsilon, _BLOCKS,
+            shrink, rate, lr * self.align, *BETAS, epsilon, _BLOCKS,
         )  # fmt: skip
         g = self.grad_b_dec * shrink
-        m[3][:] = _BETAS[0] * m[3] + (1 - _BETAS[0]) * g
-        s[3][:] = _BETAS[1] * s[3] + (1 - _BETAS[1]) * g * g
+        m[3][:] = BETAS[0] * m[3] + (1 - BETAS[0]) * g
+        s[3][:] = BETAS[1] * s[3] + (1 - BETAS[1]) * g * g
         self.b_dec -= rate * m[3] / (np.sqrt(s[3]) + epsilon)
         return report
 

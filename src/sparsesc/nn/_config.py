@@ -1,0 +1,84 @@
+"""What a training run is asked to do, with every default that depends on the data spelled out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+MIN_BATCH, MAX_BATCH = 32, 4096
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run; ``None`` is filled in by :meth:`complete` from the size of the data."""
+
+    architecture: str = "matryoshka"
+    n_features: int = 256
+    k: int = 8
+    """Active features per cell: exact for ``topk``, on average for all others (a target for the penalised ones)."""
+    max_steps: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    prefixes: tuple[int, ...] | None = None
+    """Widths of the nested dictionaries of ``matryoshka``, ascending, the last one ``n_features``."""
+    penalty: float | None = None
+    """Fixed weight of the sparsity penalty of ``relu``, ``gated``; ``None`` steers it so that L0 comes to `k`."""
+    whiten: bool = False
+    noise: float = 0.6
+    """Standard deviation of the Gaussian noise that the encoder, not the target, gets in training, in units of the
+    standardised embedding. It keeps features from memorising cells: codes of unseen cells get better and sparser."""
+    align: float = 15.0
+    """Pull of each feature's encoder weights toward its decoder row, times F / n, as a decoupled decay. Where cells are
+    few for each feature it keeps the encoder from memorising them, and it keeps features from dying."""
+    aux_weight: float = 1 / 32
+    k_aux: int | None = None
+    clip: float = 1.0
+    warmup: float = 0.05
+    decay: float = 0.2
+    patience: int | None = 50
+    """Epochs without a better validation FVU before the final decay begins early; ``None`` never does."""
+    precision: str = "float32"
+    """Of the encoder product: ``"float32"`` or ``"bfloat16"``. Parameters are always float32."""
+
+    def complete(self, n_cells: int, n_dimensions: int) -> TrainConfig:
+        """The same settings with every ``None`` replaced."""
+        batch = self.batch_size or int(np.clip(n_cells // 16, MIN_BATCH, MAX_BATCH))
+        batch = min(batch, n_cells)
+        prefixes = self.prefixes
+        if self.architecture == "matryoshka" and prefixes is None:
+            prefixes = default_prefixes(self.n_features)
+        return replace(
+            self,
+            batch_size=batch,
+            max_steps=self.max_steps or default_steps(n_cells, batch),
+            lr=self.lr or default_lr(self.n_features),
+            prefixes=prefixes or (self.n_features,),
+            k_aux=self.k_aux or max(n_dimensions // 2, 2 * self.k),
+        )
+
+
+def default_n_features(n_cells: int, n_dimensions: int) -> int:
+    """The power of two nearest to three features a dimension, at least 64, at most one for four cells."""
+    wanted = max(64, 2 ** round(np.log2(3 * n_dimensions)))
+    return int(max(1, min(wanted, n_cells // 4)))
+
+
+def default_k(n_dimensions: int, n_features: int) -> int:
+    """One active feature for six dimensions, between 4 and 32."""
+    return int(min(np.clip(round(n_dimensions / 6), 4, 32), n_features))
+
+
+def default_prefixes(n_features: int) -> tuple[int, ...]:
+    """F/16, F/8, F/4, F/2, F (Bussmann et al. 2025), without repeats in narrow dictionaries."""
+    return tuple(sorted({max(1, n_features // part) for part in (16, 8, 4, 2, 1)}))
+
+
+def default_lr(n_features: int) -> float:
+    """2e-4 sqrt(2^14 / F), at most 2e-3 (Gao et al. 2024 for the scaling)."""
+    return float(min(2e-3, 2e-4 * np.sqrt(2**14 / n_features)))
+
+
+def default_steps(n_cells: int, batch_size: int) -> int:
+    """At least 2,000 steps, and at least 10 passes over the cells."""
+    return int(max(2000, 10 * n_cells // batch_size))

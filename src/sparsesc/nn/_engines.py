@@ -1,0 +1,214 @@
+"""Two ways to take a training step: compiled sparse kernels on the CPU, plain torch everywhere else.
+
+Both hold the parameters between steps, take rows of the training cells by number and give the parameters back as
+arrays. The torch engine is the reference: the sparse one is tested against it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from sparsesc._random import torch_seed
+
+from ._noise import NoisePool
+from .architectures import Architecture
+from .kernels._workspace import BETAS, EPSILON, SparseStep
+
+if TYPE_CHECKING:
+    import torch
+
+    from ._config import TrainConfig
+
+
+class Engine(Protocol):
+    """What the training loop needs."""
+
+    def step(self, rows: np.ndarray, lr: float, progress: float) -> None:
+        """One optimiser step on these training cells."""
+
+    def drain(self) -> tuple[float, float, float]:
+        """FVU, L0 and dead fraction of the steps since the last call."""
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """A copy of all parameters."""
+
+
+def make_engine(
+    X: np.ndarray,
+    parameters: dict[str, np.ndarray],
+    arch: Architecture,
+    config: TrainConfig,
+    *,
+    rng: np.random.Generator,
+    device: str,
+) -> Engine:
+    """The fastest engine for this architecture and device; ``X`` (n, d) are standardised training cells."""
+    dead_after = max(len(X), 20 * (config.batch_size or 1))
+    if arch.by_batch is not None and device == "cpu":
+        return SparseEngine(X, parameters, arch, config, dead_after, rng)
+    return TorchEngine(X, parameters, arch, config, dead_after, rng, device)
+
+
+class SparseEngine:
+    """Compiled kernels for codes that keep the largest entries."""
+
+    def __init__(
+        self,
+        X: np.ndarray,
+        parameters: dict[str, np.ndarray],
+        arch: Architecture,
+        config: TrainConfig,
+        dead_after: int,
+        rng: np.random.Generator,
+    ) -> None:
+        import torch
+
+        B, d, n_features = config.batch_size or len(X), X.shape[1], config.n_features
+        self.state = SparseStep(
+            E=parameters["E"],
+            D=parameters["D"],
+            b_enc=parameters["b_enc"],
+            b_dec=parameters["b_dec"],
+            k=config.k,
+            batch_size=B,
+            by_batch=bool(arch.by_batch),
+            prefixes=np.array(config.prefixes),
+            k_aux=min(config.k_aux or 1, n_features),
+            aux_weight=config.aux_weight,
+            dead_after=dead_after,
+            clip=config.clip,
+            align=config.align * n_features / len(X),
+        )
+        self._cells = torch.from_numpy(X)
+        self._batch, self._pre = torch.empty((B, d)), torch.empty((B, n_features))
+        self._encoder = torch.from_numpy(self.state.E).T
+        self._noise = NoisePool(config.noise, B * d, rng) if config.noise > 0 else None
+        self._noisy = torch.empty((B, d)) if self._noise else self._batch
+        self._half = config.precision == "bfloat16"
+        self._seen, self._error, self._active = 0, 0.0, 0
+
+    def step(self, rows: np.ndarray, lr: float, progress: float) -> None:
+        """One step: the encoder product by torch, the rest compiled."""
+        import torch
+
+        torch.index_select(self._cells, 0, torch.from_numpy(rows), out=self._batch)
+        if self._noise is not None:
+            torch.add(self._batch, torch.from_numpy(self._noise.batch(*self._batch.shape)), out=self._noisy)
+        if self._half:
+            self._pre.copy_(self._noisy.bfloat16() @ self._encoder.bfloat16())
+        else:
+            torch.mm(self._noisy, self._encoder, out=self._pre)
+        report = self.state.step(self._batch.numpy(), self._pre.numpy(), lr, self._noisy.numpy())
+        self._seen += len(rows)
+        self._error += report.error
+        self._active += report.active
+
+    def drain(self) -> tuple[float, float, float]:
+        """FVU, L0 and dead fraction of the steps since the last call."""
+        seen, error, active = max(self._seen, 1), self._error, self._active
+        self._seen, self._error, self._active = 0, 0.0, 0
+        dead = float((self.state.silent >= self.state.dead_after).mean())
+        return error / (seen * self._cells.shape[1]), active / seen, dead
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """A copy of all parameters."""
+        return {name: getattr(self.state, name).copy() for name in ("E", "D", "b_enc", "b_dec")}
+
+
+class TorchEngine:
+    """Dense torch operations with automatic gradients, for every architecture and device."""
+
+    def __init__(
+        self,
+        X: np.ndarray,
+        parameters: dict[str, np.ndarray],
+        arch: Architecture,
+        config: TrainConfig,
+        dead_after: int,
+        rng: np.random.Generator,
+        device: str,
+    ) -> None:
+        import torch
+
+        self.arch, self.config = arch, config
+        self._dead_after = dead_after
+        self._cells = torch.from_numpy(X).to(device)
+        self._noise = torch.Generator(device).manual_seed(torch_seed(rng))
+        self.p = {name: torch.tensor(value, device=device, requires_grad=True) for name, value in parameters.items()}
+        self._optimizer = torch.optim.Adam(list(self.p.values()), betas=BETAS, eps=EPSILON)
+        self._silent = torch.zeros(config.n_features, dtype=torch.int64, device=device)
+        # Sums stay on the device: reading one would wait for it at every step.
+        self._error = torch.zeros((), dtype=torch.float64, device=device)
+        self._active = torch.zeros((), dtype=torch.int64, device=device)
+        self._seen = 0
+
+    def loss(
+        self, x: torch.Tensor, progress: float, seen: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Training loss of a batch (B, d), its error (B, d) and the code (B, F); the encoder gets ``seen``."""
+        import torch
+
+        p, arch, config = self.p, self.arch, self.config
+        code = arch.encode(p, x if seen is None else seen)
+
+        # Reconstruction: mean over the nested prefixes of the dictionary (one, the whole, but for matryoshka).
+        loss = x.new_zeros(())
+        for width in config.prefixes or (config.n_features,):
+            x_hat = code.active[:, :width] @ p["D"][:width] + p["b_dec"]
+            loss = loss + (x_hat - x).square().mean() / len(config.prefixes or (1,))
+        error = (x_hat - x).detach()
+
+        # AuxK (Gao et al. 2024, A.2): dead features reconstruct what is left over.
+        dead = self._silent >= self._dead_after
+        if arch.revives_by_auxiliary and config.aux_weight > 0:
+            k_aux = min(config.k_aux or 1, config.n_features)
+            positive = code.pre.clamp_min(0) * dead
+            value, index = positive.topk(k_aux, dim=1, sorted=False)
+            revived = torch.zeros_like(positive).scatter(1, index, value) @ p["D"]
+            # Without dead features this is the error itself times zero: no branch, so no wait for the device.
+            loss = loss + config.aux_weight * (revived + error).square().mean() * dead.any()
+
+        extra = arch.penalty(p, x, code, progress)
+        return (loss if extra is None else loss + extra), error, code.active
+
+    def step(self, rows: np.ndarray, lr: float, progress: float) -> None:
+        """One step: loss, gradients, clipping, Adam, decoder rows back to unit norm."""
+        import torch
+
+        x = self._cells[torch.from_numpy(rows).to(self._cells.device)]
+        self._optimizer.zero_grad(set_to_none=True)
+        seen = x + self.config.noise * torch.randn(x.shape, generator=self._noise, device=x.device)
+        loss, error, active = self.loss(x, progress, seen)
+        loss.backward()
+        with torch.no_grad():
+            D, E = self.p["D"], self.p["E"]
+            if D.grad is not None:
+                D.grad -= (D.grad * D).sum(1, keepdim=True) * D
+            torch.nn.utils.clip_grad_norm_(list(self.p.values()), self.config.clip)
+            for group in self._optimizer.param_groups:
+                group["lr"] = lr
+            aim = D - E
+            self._optimizer.step()
+            E += lr * self.config.align * len(D) / len(self._cells) * aim
+            D /= D.norm(dim=1, keepdim=True).clamp_min(1e-12)
+            fired = (active > 0).any(0)
+            self._silent = torch.where(fired, 0, self._silent + len(x))
+            self._error += error.square().sum()
+            self._active += (active > 0).sum()
+            self._seen += len(x)
+            self.arch.after_step(active.detach())
+
+    def drain(self) -> tuple[float, float, float]:
+        """FVU, L0 and dead fraction of the steps since the last call."""
+        seen = max(self._seen, 1)
+        fvu, l0 = float(self._error) / (seen * self._cells.shape[1]), float(self._active) / seen
+        self._error.zero_()
+        self._active.zero_()
+        self._seen = 0
+        return fvu, l0, float((self._silent >= self._dead_after).float().mean())
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """A copy of all parameters."""
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.p.items()}

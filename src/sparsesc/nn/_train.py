@@ -1,0 +1,188 @@
+"""The training loop: batches, schedule, validation, the best state, and the way back to original units."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._config import TrainConfig
+from ._engines import make_engine
+from ._initialise import initial_parameters
+from ._metrics import fraction_unexplained
+from ._sae import SparseAutoencoder
+from ._scaling import fit_scaler
+from .architectures import ARCHITECTURES
+
+HISTORY_COLUMNS = ("epoch", "train_fvu", "validation_fvu", "l0", "dead_fraction", "lr", "seconds")
+
+_MONITORED = 2048  # validation cells looked at after each epoch
+_TOLERANCE = 1e-4  # of the best validation FVU: less is no improvement
+_TOO_DENSE = 1.2  # times k: a state of a penalised code above this is not judged by its FVU
+
+
+@dataclass
+class TrainResult:
+    """What a training run gives back."""
+
+    sae: SparseAutoencoder
+    """In the original units of the embedding."""
+    history: dict[str, np.ndarray]
+    """One entry an epoch: :data:`HISTORY_COLUMNS`."""
+    config: TrainConfig
+    """As used, every default filled in."""
+    n_steps: int
+    """Steps taken."""
+    best_epoch: int
+    """The epoch whose state is returned."""
+    interrupted: bool
+    """Whether the user stopped it (Ctrl-C)."""
+
+
+def train(
+    X: np.ndarray,
+    config: TrainConfig,
+    *,
+    X_validation: np.ndarray | None = None,
+    rng: np.random.Generator,
+    device: str = "cpu",
+    on_epoch: Callable[[dict[str, float], float], None] | None = None,
+) -> TrainResult:
+    """Fit a sparse autoencoder to cells.
+
+    Parameters
+    ----------
+    X
+        Training cells, (n, d) float32, finite.
+    config
+        Settings; defaults that depend on the data are filled in.
+    X_validation
+        Cells that choose the best state and when to stop; without them the last state is returned.
+    rng
+        Draws the initial dictionary and the order of the cells.
+    device
+        ``"cpu"`` or a torch device.
+    on_epoch
+        Called after each epoch with its row of the history and the progress from 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If all cells are the same point.
+    """
+    scaler = fit_scaler(X, whiten=config.whiten)
+    U = scaler.transform(X)
+    monitored = None if X_validation is None else scaler.transform(X_validation[:_MONITORED])
+    config = config.complete(*U.shape)
+    arch = ARCHITECTURES[config.architecture](config)
+    parameters = initial_parameters(U, config.n_features, config.k, rng)
+    parameters |= arch.extra_parameters(config.n_features)
+    engine = make_engine(U, parameters, arch, config, rng=rng, device=device)
+    # The state after each epoch is judged with a threshold fitted to training cells only.
+    reference = U[rng.permutation(len(U))[:_MONITORED]]
+
+    schedule = Schedule(config)
+    history: list[dict[str, float]] = []
+    best, best_epoch, best_score = engine.parameters(), -1, np.inf
+    interrupted = False
+    try:
+        while not schedule.done:
+            begun = time.perf_counter()
+            for rows in _batches(len(U), config.batch_size or len(U), rng):
+                engine.step(rows, schedule.lr, schedule.progress)
+                schedule.advance()
+                if schedule.done:
+                    break
+            train_fvu, l0, dead = engine.drain()
+            row = {"epoch": len(history), "train_fvu": train_fvu, "validation_fvu": np.nan, "l0": l0}
+            row |= {"dead_fraction": dead, "lr": schedule.last_lr, "seconds": 0.0}
+            score = 0.0
+            if monitored is not None:
+                sae = _in_training_units(arch.inference(engine.parameters(), reference), config)
+                codes = sae.encode(monitored)
+                row["validation_fvu"] = score = fraction_unexplained(monitored, sae.decode(codes))
+                density = codes.nnz / (len(monitored) * config.k)
+                if arch.by_batch is None and density > _TOO_DENSE:
+                    score = 1e3 * density  # anything sparse enough is better, then the sparsest
+            if monitored is None or score < best_score * (1 - _TOLERANCE):
+                best, best_epoch, best_score = engine.parameters(), len(history), score
+            elif config.patience is not None and len(history) - best_epoch >= config.patience:
+                schedule.begin_decay()
+            row["seconds"] = time.perf_counter() - begun
+            history.append(row)
+            if on_epoch is not None:
+                on_epoch(row, schedule.progress)
+    except KeyboardInterrupt:
+        interrupted = True
+        if best_epoch < 0:
+            best = engine.parameters()
+
+    weights = arch.inference(best, U if monitored is None else _both_kinds(U, monitored))
+    folded = scaler.fold(**weights)
+    sae = SparseAutoencoder(**folded, k=config.k, architecture=config.architecture, metadata=None)
+    columns = {name: np.array([row[name] for row in history]) for name in HISTORY_COLUMNS}
+    columns["epoch"] = columns["epoch"].astype(np.int64)
+    return TrainResult(sae, columns, config, schedule.step, best_epoch, interrupted)
+
+
+class Schedule:
+    """Learning rate over the steps: linear warm-up, constant, linear decay to zero."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        total = config.max_steps or 1
+        self._peak, self.step, self.last_lr = config.lr or 1e-3, 0, 0.0
+        self._warmup = max(1, round(config.warmup * total))
+        self._decay = max(1, round(config.decay * total))
+        self._end = total
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are taken."""
+        return self.step >= self._end
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1."""
+        return self.step / self._end
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step."""
+        return self._peak * min(1.0, (self.step + 1) / self._warmup, (self._end - self.step) / self._decay)
+
+    def advance(self) -> None:
+        """A step was taken."""
+        self.last_lr = self.lr
+        self.step += 1
+
+    def begin_decay(self) -> None:
+        """End early: skip to the decay, unless it has begun."""
+        self._end = min(self._end, self.step + self._decay)
+
+
+def _batches(n: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """All full batches of one pass over the cells in random order; the remainder waits for another pass."""
+    order = rng.permutation(n)
+    return [order[i : i + size] for i in range(0, n - size + 1, size)]
+
+
+def _both_kinds(seen: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+    """Training and validation cells in equal shares, as many of the training cells as there are.
+
+    Where cells are few, a code is denser on cells it was not trained on. A threshold for both kinds sits between.
+    """
+    return np.concatenate([seen, unseen[np.arange(len(seen)) % len(unseen)]])
+
+
+def _in_training_units(weights: dict[str, np.ndarray], config: TrainConfig) -> SparseAutoencoder:
+    return SparseAutoencoder(
+        weights["E"].T,
+        weights["b_enc"],
+        weights["D"],
+        weights["b_dec"],
+        weights["threshold"],
+        k=config.k,
+        architecture=config.architecture,
+    )
