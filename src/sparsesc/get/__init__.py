@@ -1,0 +1,9 @@
+"""Hand results over to the rest of the ecosystem."""
+
+from __future__ import annotations
+
+from ._features import features
+from ._mudata import mudata
+from ._sae import sae
+
+__all__ = ["features", "mudata", "sae"]
