@@ -172,7 +172,9 @@ def get_sae_slot(adata: AnnData | MuData, key: str) -> Mapping[str, Any]:
     if not is_sae_slot(adata.uns.get(key)):
         found = [k for k in adata.uns if is_sae_slot(adata.uns[k])]
         what = f"adata.uns[{key!r}] holds something else" if key in adata.uns else f"did not find adata.uns[{key!r}]"
-        msg = f"No sparse autoencoder under key={key!r}: {what}. Fitted here: {listing(found)}. Run ssc.tl.fit_sae first."
+        msg = (
+            f"No sparse autoencoder under key={key!r}: {what}. Fitted here: {listing(found)}. Run ssc.tl.fit_sae first."
+        )
         raise KeyError(msg)
     return adata.uns[key]
 
@@ -267,9 +269,7 @@ def as_list(keys: str | Sequence[str]) -> list[str]:
     return [keys] if isinstance(keys, str) else list(dict.fromkeys(keys))
 
 
-def get_expression(
-    adata: AnnData, *, layer: str | None = None, use_raw: bool | None = None
-) -> tuple[Any, pd.Index]:
+def get_expression(adata: AnnData, *, layer: str | None = None, use_raw: bool | None = None) -> tuple[Any, pd.Index]:
     """The expression matrix (cells x genes: CSR, CSC, dense, backed or dask, as it is stored) and its gene names.
 
     With ``use_raw=None`` the matrix is ``.raw`` when there is one and no `layer` was asked for, as in scanpy.
@@ -292,7 +292,8 @@ def get_expression(
         msg = "use_raw=True, but adata.raw is None. Set adata.raw, or use X or a layer."
         raise ValueError(msg)
     if layer is not None and layer not in adata.layers:
-        msg = f"Did not find adata.layers[{layer!r}]. Available: {listing(adata.layers.keys())}."
+        layers = [name for name in adata.layers if name is not None]  # anndata lists X among them, as None
+        msg = f"Did not find adata.layers[{layer!r}]. Available: {listing(layers)}."
         raise KeyError(msg)
     if use_raw is None:
         use_raw = layer is None and adata.raw is not None
