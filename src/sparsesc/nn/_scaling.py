@@ -66,7 +66,7 @@ def fit_scaler(X: np.ndarray, *, whiten: bool = False) -> Scaler:
         raise ValueError(msg)
     if not whiten:
         return Scaler(mean, scale)
-    covariance = np.cov(X - mean, rowvar=False, dtype=np.float64).reshape(X.shape[1], X.shape[1])
+    covariance = np.cov(X - mean, rowvar=False, bias=True, dtype=np.float64).reshape(X.shape[1], X.shape[1])
     variance, axes = np.linalg.eigh(covariance)
     # Directions without variance stay as small as they are: blowing them up would be fitting rounding noise.
     std = np.sqrt(np.maximum(variance, 1e-6 * variance.max()))

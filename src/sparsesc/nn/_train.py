@@ -78,7 +78,7 @@ def train(
     config = config.complete(*U.shape)
     arch = ARCHITECTURES[config.architecture](config)
     parameters = initial_parameters(U, config.n_features, config.k, rng)
-    parameters |= arch.extra_parameters(config.n_features)
+    parameters |= arch.extra_parameters(parameters, U)
     engine = make_engine(U, parameters, arch, config, rng=rng, device=device)
     # The state after each epoch is judged with a threshold fitted to training cells only.
     reference = U[rng.permutation(len(U))[:_MONITORED]]
@@ -88,12 +88,12 @@ def train(
     best, best_epoch, best_score = engine.parameters(), -1, np.inf
     interrupted = False
     try:
-        while not schedule.done:
+        while not schedule.done():
             begun = time.perf_counter()
             for rows in _batches(len(U), config.batch_size or len(U), rng):
                 engine.step(rows, schedule.lr, schedule.progress)
                 schedule.advance()
-                if schedule.done:
+                if schedule.done():
                     break
             train_fvu, l0, dead = engine.drain()
             row = {"epoch": len(history), "train_fvu": train_fvu, "validation_fvu": np.nan, "l0": l0}
@@ -137,7 +137,6 @@ class Schedule:
         self._decay = max(1, round(config.decay * total))
         self._end = total
 
-    @property
     def done(self) -> bool:
         """Whether all steps are taken."""
         return self.step >= self._end

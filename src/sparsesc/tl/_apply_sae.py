@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsesc._logging import info, warning
 from sparsesc._slots import uns_entry, write_sae
@@ -103,15 +103,18 @@ def apply_sae(
     return adata if copy else None
 
 
-def _resolve(sae: object, key: str) -> tuple[SparseAutoencoder, str | None]:
+def _resolve(source: Any, key: str) -> tuple[SparseAutoencoder, str | None]:
     from sparsesc.get import sae as stored_sae
     from sparsesc.nn import SparseAutoencoder
 
-    if isinstance(sae, str | Path):
-        sae = SparseAutoencoder.load(sae)
-    if type(sae).__name__ in ("AnnData", "MuData"):
-        sae = stored_sae(sae, key)
-    msg = (
-        f"sae must be an AnnData or MuData that holds one, a SparseAutoencoder or a folder, found {type(sae).__name__}."
-    )
-    raise TypeError(msg)
+    if isinstance(source, str | Path):
+        model = SparseAutoencoder.load(source)
+    elif isinstance(source, SparseAutoencoder):
+        model = source
+    elif type(source).__name__ in ("AnnData", "MuData"):
+        model = stored_sae(source, key)
+    else:
+        kind = type(source).__name__
+        msg = f"sae must be an AnnData or MuData that holds one, a SparseAutoencoder or a folder, found {kind}."
+        raise TypeError(msg)
+    return model, model.metadata.get("use_rep")

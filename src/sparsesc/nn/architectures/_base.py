@@ -44,8 +44,8 @@ class Architecture:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
-    def extra_parameters(self, n_features: int) -> dict[str, np.ndarray]:
-        """Parameters beyond encoder, decoder and their biases."""
+    def extra_parameters(self, start: dict[str, np.ndarray], X: np.ndarray) -> dict[str, np.ndarray]:
+        """Parameters beyond encoder, decoder and their biases, given where these start and training cells."""
         return {}
 
     def pre_activations(self, p: Parameters, x: torch.Tensor) -> torch.Tensor:

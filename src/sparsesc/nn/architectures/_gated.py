@@ -29,9 +29,9 @@ class Gated(Architecture):
         super().__init__(config)
         self.weight = SteeredPenalty(config.penalty, config.k, start=1e-3)
 
-    def extra_parameters(self, n_features: int) -> dict[str, np.ndarray]:
+    def extra_parameters(self, start: dict[str, np.ndarray], X: np.ndarray) -> dict[str, np.ndarray]:
         """Log scale and bias of the magnitude; ``b_enc`` is the gate's."""
-        return {"log_scale": np.zeros(n_features, np.float32), "b_mag": np.zeros(n_features, np.float32)}
+        return {"log_scale": np.zeros_like(start["b_enc"]), "b_mag": np.zeros_like(start["b_enc"])}
 
     def activate(self, p: Parameters, pre: torch.Tensor) -> torch.Tensor:
         """Gate times magnitude."""

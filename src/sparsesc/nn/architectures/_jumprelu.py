@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from sparsesc.nn._threshold import exact_threshold
+
 from ._base import Architecture, Code
 
 if TYPE_CHECKING:
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
 
     from ._base import Parameters
 
-_START = 0.1  # first threshold, in units of the standardised embedding
+_SAMPLE = 1024
+_LEAST = 0.01  # smallest first threshold, in units of the standardised embedding
 _BANDWIDTH = 0.2  # width of the window in which a threshold feels its entries
 
 
@@ -22,9 +25,10 @@ class JumpReLU(Architecture):
 
     name: ClassVar[str] = "jumprelu"
 
-    def extra_parameters(self, n_features: int) -> dict[str, np.ndarray]:
-        """Log thresholds."""
-        return {"log_theta": np.full(n_features, np.log(_START), np.float32)}
+    def extra_parameters(self, start: dict[str, np.ndarray], X: np.ndarray) -> dict[str, np.ndarray]:
+        """Log thresholds, such that k features are active to begin with: they move slowly."""
+        theta = exact_threshold(start, X[:_SAMPLE], self.config.k)
+        return {"log_theta": np.full(len(start["D"]), np.log(max(theta, _LEAST)), np.float32)}
 
     def activate(self, p: Parameters, pre: torch.Tensor) -> torch.Tensor:
         """Entries above their threshold."""
@@ -35,7 +39,7 @@ class JumpReLU(Architecture):
         """(L0 / k - 1)^2, warmed up."""
         _, step = _estimators()
         l0 = step.apply(code.pre, p["log_theta"].exp()).sum(1).mean()
-        return min(1.0, progress / max(self.config.warmup, 1e-9)) * (l0 / self.config.k - 1) ** 2 * 0.1
+        return min(1.0, progress / max(self.config.warmup, 1e-9)) * (l0 / self.config.k - 1) ** 2
 
     def inference(self, p: dict[str, np.ndarray], X: np.ndarray) -> dict[str, np.ndarray]:
         """The learned thresholds."""
