@@ -1,5 +1,6 @@
 """Cells to work with, real and simulated, and gene sets."""
 
+from ._gene_sets import gene_sets
 from ._real import (
     balf_covid,
     bonemarrow_human,
@@ -17,6 +18,7 @@ __all__ = [
     "bonemarrow_human",
     "bonemarrow_mouse",
     "citeseq",
+    "gene_sets",
     "kang2018",
     "onek1k",
     "pbmc3k",

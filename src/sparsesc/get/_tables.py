@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sparsesc import _keys
+from sparsesc import _validation as check
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+
+def genes(
+    adata: AnnData | MuData, feature: str | int | Sequence[str | int] | None = None, key: str = "sae"
+) -> pd.DataFrame:
+    """The genes of features, best first: the table that :func:`sparsesc.tl.feature_genes` wrote.
+
+    Parameters
+    ----------
+    adata
+        Object with that table.
+    feature
+        One feature or several, by name or position; ``None``: all.
+    key
+        Name of the sparse autoencoder.
+
+    Returns
+    -------
+    A copy of the rows of ``uns[key]["genes"]``. A feature that had too few cells to be tested has none.
+
+    Raises
+    ------
+    KeyError
+        If there is no sparse autoencoder under `key`, no such table, or no such feature.
+    """
+    return _rows(adata, _keys.GENES, feature, key)
+
+
+def enrichment(
+    adata: AnnData | MuData, feature: str | int | Sequence[str | int] | None = None, key: str = "sae"
+) -> pd.DataFrame:
+    """The gene sets of features, smallest p first: the table that :func:`sparsesc.tl.feature_enrichment` wrote.
+
+    Parameters
+    ----------
+    adata
+        Object with that table.
+    feature
+        One feature or several, by name or position; ``None``: all.
+    key
+        Name of the sparse autoencoder.
+
+    Returns
+    -------
+    A copy of the rows of ``uns[key]["enrichment"]``. A feature without gene scores has none.
+
+    Raises
+    ------
+    KeyError
+        If there is no sparse autoencoder under `key`, no such table, or no such feature.
+    """
+    return _rows(adata, _keys.ENRICHMENT, feature, key)
+
+
+def _rows(
+    adata: AnnData | MuData, name: str, feature: str | int | Sequence[str | int] | None, key: str
+) -> pd.DataFrame:
+    """A copy of the rows of ``uns[key][name]`` that belong to some features, numbered anew."""
+    table = check.get_table(adata, key, name)
+    if feature is None:
+        return table
+    wanted = check.feature_names(adata, feature, key)
+    return table[table["feature"].astype(str).isin(wanted)].reset_index(drop=True)

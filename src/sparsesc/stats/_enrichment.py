@@ -1,0 +1,209 @@
+"""Gene sets against gene statistics: every method takes features x genes and gives features x sets.
+
+All of them are competitive tests: genes of a set against the other genes of the universe, which are the columns.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numba
+import numpy as np
+from scipy import sparse
+
+from ._student import log_normal_tail, log_p_two_sided
+
+
+class SetTest(Protocol):
+    """A test of gene sets, prepared for one universe of genes."""
+
+    def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Test every set in every feature.
+
+        Parameters
+        ----------
+        statistic
+            Features x genes, float64.
+
+        Returns
+        -------
+        score
+            Features x sets, signed.
+        log_p
+            Natural logarithms of p-values, features x sets.
+        evidence
+            Features x genes: what the leading genes of a set are chosen by.
+        """
+
+
+def _times(statistic: np.ndarray, sets: sparse.csr_matrix) -> np.ndarray:
+    """Dense features x genes times sparse genes x sets; `sets` is given transposed."""
+    return np.ascontiguousarray((sets @ np.ascontiguousarray(statistic.T)).T)
+
+
+class Ulm:
+    """Univariate linear model: t of the slope when the gene statistic is regressed on the weights of a set.
+
+    Parameters
+    ----------
+    sets
+        Sets x genes, weights; 0 outside of a set.
+    """
+
+    def __init__(self, sets: sparse.csr_matrix) -> None:
+        self._sets = sets.astype(np.float64)
+        n = sets.shape[1]
+        self._mean = np.asarray(self._sets.sum(1)).ravel() / n
+        self._norm = np.sqrt(np.maximum(np.asarray(self._sets.power(2).sum(1)).ravel() - n * self._mean**2, 0.0))
+
+    def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Slopes' t, their p with n - 2 degrees of freedom, and the statistic itself."""
+        n = statistic.shape[1]
+        centred = statistic - statistic.mean(1, keepdims=True)
+        norm = np.outer(np.sqrt((centred**2).sum(1)), self._norm)
+        r = np.divide(_times(centred, self._sets), norm, out=np.zeros_like(norm), where=norm > 0)
+        r = np.clip(r, -1.0, 1.0)
+        tiny = np.finfo(np.float64).eps
+        t = r * np.sqrt((n - 2) / ((1.0 - r + tiny) * (1.0 + r + tiny)))
+        return t, log_p_two_sided(t, n - 2), statistic
+
+
+@numba.njit(nogil=True, cache=True)
+def _average_ranks(values: np.ndarray, order: np.ndarray, ranks: np.ndarray, ties: np.ndarray) -> None:
+    """Ranks from 1, ties averaged; ``ties`` gets the sum of t^3 - t over groups of t equal values."""
+    for f in range(values.shape[0]):
+        n = values.shape[1]
+        i = 0
+        total = 0.0
+        while i < n:
+            j = i + 1
+            while j < n and values[f, order[f, j]] == values[f, order[f, i]]:
+                j += 1
+            size = float(j - i)
+            total += size * size * size - size
+            for m in range(i, j):
+                ranks[f, order[f, m]] = 0.5 * (i + j + 1)
+            i = j
+        ties[f] = total
+
+
+@numba.njit(nogil=True, cache=True)
+def _normal_log_p(z: np.ndarray, out: np.ndarray) -> None:
+    for i in range(len(z)):
+        out[i] = min(math.log(2.0) + log_normal_tail(abs(z[i])), 0.0)
+
+
+class RankSum:
+    """Two-sided Mann-Whitney test with tie and continuity correction: z of the genes of a set against all other genes.
+
+    Parameters
+    ----------
+    sets
+        Sets x genes; weights are ignored.
+    """
+
+    def __init__(self, sets: sparse.csr_matrix) -> None:
+        self._sets = (sets != 0).astype(np.float64)
+        self._size = np.asarray(self._sets.sum(1)).ravel()
+
+    def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Signed z, its p, and the statistic itself."""
+        statistic = np.ascontiguousarray(statistic)
+        n_features, n = statistic.shape
+        ranks, ties = np.empty(statistic.shape), np.empty(n_features)
+        _average_ranks(statistic, np.argsort(statistic, axis=1), ranks, ties)
+        inside, outside = self._size, n - self._size
+        u = _times(ranks, self._sets) - inside * (inside + 1) / 2
+        excess = u - inside * outside / 2
+        variance = np.maximum(inside * outside / 12 * ((n + 1) - (ties / (n * (n - 1)))[:, None]), 0.0)
+        distance = np.maximum(np.abs(excess) - 0.5, 0.0)
+        z = np.copysign(np.divide(distance, np.sqrt(variance), out=np.zeros_like(u), where=variance > 0), excess)
+        log_p = np.empty(z.size)
+        _normal_log_p(z.ravel(), log_p)
+        return z, log_p.reshape(z.shape), statistic
+
+
+class Ora:
+    """Over-representation: hypergeometric test of each feature's top genes, one-sided, within the universe.
+
+    Parameters
+    ----------
+    sets
+        Sets x genes; weights are ignored.
+    n_up
+        The top genes of a feature: so many with the largest positive statistics.
+    """
+
+    def __init__(self, sets: sparse.csr_matrix, *, n_up: int) -> None:
+        self._sets = (sets != 0).astype(np.float64)
+        self._size = np.asarray(self._sets.sum(1)).ravel().astype(np.int64)
+        self._n_up = n_up
+
+    def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log odds ratios (0.5 added to each count), p of as large an overlap, and the top genes' statistic."""
+        n = statistic.shape[1]
+        top = np.zeros(statistic.shape)
+        columns = np.argsort(-statistic, axis=1, kind="stable")[:, : self._n_up]
+        chosen = np.take_along_axis(statistic, columns, axis=1)
+        np.put_along_axis(top, columns, np.maximum(chosen, 0.0), axis=1)
+        overlap = np.rint(_times((top > 0).astype(np.float64), self._sets)).astype(np.int64)
+        drawn = (top > 0).sum(1)[:, None]
+        size = self._size[None, :]
+        log_odds = (
+            np.log(overlap + 0.5)
+            + np.log(n - drawn - size + overlap + 0.5)
+            - np.log(drawn - overlap + 0.5)
+            - np.log(size - overlap + 0.5)
+        )
+        return log_odds, _hypergeom_log_sf(overlap, n, size, drawn), top
+
+
+def _hypergeom_log_sf(overlap: np.ndarray, n: int, size: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Log P(X >= overlap); few distinct cases make up a large table, so each is computed once."""
+    from scipy.stats import hypergeom
+
+    size, drawn = np.broadcast_to(size, overlap.shape), np.broadcast_to(drawn, overlap.shape)
+    code = (overlap.astype(np.int64) * (n + 1) + size) * (n + 1) + drawn
+    distinct, place = np.unique(code.ravel(), return_inverse=True)
+    rest, drawn_d = np.divmod(distinct, n + 1)
+    overlap_d, size_d = np.divmod(rest, n + 1)
+    tail = np.minimum(hypergeom.logsf(overlap_d - 1, n, size_d, drawn_d), 0.0)
+    return tail[place].reshape(overlap.shape)
+
+
+@numba.njit(nogil=True, cache=True)
+def leading_genes(
+    evidence: np.ndarray,
+    rows: np.ndarray,
+    sets: np.ndarray,
+    sign: np.ndarray,
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    weights: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """For pairs of row and set: the genes that carry the score, strongest first, into ``out`` (-1 where none is left).
+
+    A gene carries a score when its evidence, its weight and the score have the product of signs 1.
+    """
+    most = out.shape[1]
+    best = np.empty(most)
+    for i in range(len(rows)):
+        n = 0
+        for p in range(indptr[sets[i]], indptr[sets[i] + 1]):
+            gene = indices[p]
+            value = evidence[rows[i], gene] * sign[i]
+            value = value if weights[p] > 0 else -value
+            if value <= 0.0 or (n == most and value <= best[most - 1]):
+                continue
+            j = min(n, most - 1)
+            while j > 0 and best[j - 1] < value:
+                best[j] = best[j - 1]
+                out[i, j] = out[i, j - 1]
+                j -= 1
+            best[j] = value
+            out[i, j] = gene
+            n = min(n + 1, most)
+        for j in range(n, most):
+            out[i, j] = -1

@@ -1,0 +1,110 @@
+"""The strongest genes of every feature, with p-values adjusted for all features x genes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._gene_statistics import GeneBlock, Statistic, map_gene_blocks
+from ._pvalue_pool import PValuePool
+from ._row_blocks import RowBlocks
+
+DIRECTIONS = ("up", "down", "both")
+
+
+@dataclass(frozen=True)
+class TopPairs:
+    """Pairs of feature and gene, best first within each feature."""
+
+    feature: np.ndarray
+    """Positions of features."""
+    gene: np.ndarray
+    """Positions of genes."""
+    rank: np.ndarray
+    """1 is the best gene of its feature."""
+    columns: dict[str, np.ndarray]
+    """``score``, ``pval``, ``padj`` and what the statistic describes."""
+    n_tests: int
+    """Pairs that `padj` is adjusted for: tested features x genes that vary."""
+    scores: np.ndarray | None
+    """Features x chosen genes, float32; 0 where nothing was tested."""
+
+
+def top_pairs(
+    statistic: Statistic,
+    blocks: RowBlocks,
+    *,
+    n_top: int | None,
+    direction: str = "up",
+    keep_genes: np.ndarray | None = None,
+    max_bytes: float,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> TopPairs:
+    """Test every feature against every gene, and keep the best pairs.
+
+    Parameters
+    ----------
+    statistic
+        How to compare.
+    blocks
+        Cells x genes.
+    n_top
+        Pairs to keep for each feature; ``None`` keeps all.
+    direction
+        ``"up"`` keeps positive scores, largest first; ``"down"`` negative ones; ``"both"`` the largest absolute ones.
+    keep_genes
+        Positions of genes whose scores are kept for all features (-1 gives zeros); ``None`` keeps none.
+    max_bytes
+        Memory for running sums, and as much again for p-values.
+    progress
+        Wraps the iteration over blocks of features.
+    """
+    varies = np.flatnonzero(blocks.totals.varies)
+    n_features = len(statistic.tested)
+    n_tests = int(statistic.tested.sum()) * len(varies)
+    pool = PValuePool(n_tests, max_bytes=max_bytes)
+    scores = None if keep_genes is None else np.zeros((n_features, len(keep_genes)), np.float32)
+
+    def reduce(block: GeneBlock) -> dict[str, np.ndarray]:
+        rows = np.flatnonzero(statistic.tested[block.start : block.stop])
+        pool.add(block.log_p[np.ix_(rows, varies)])
+        if scores is not None and keep_genes is not None:
+            scores[block.start + rows] = np.where(keep_genes >= 0, block.score[np.ix_(rows, keep_genes)], 0)
+        feature, gene, rank = best_pairs(block.score[np.ix_(rows, varies)], n_top, direction)
+        feature, gene = rows[feature], varies[gene]
+        found = {"feature": block.start + feature, "gene": gene, "rank": rank}
+        found |= {"score": block.score[feature, gene], "log_p": block.log_p[feature, gene]}
+        return found | block.describe(feature, gene)
+
+    found = map_gene_blocks(statistic, blocks, reduce, max_bytes=max_bytes)
+    parts = list(progress(found))
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    log_p = joined.pop("log_p")
+    score = joined.pop("score")
+    pvalues = {"score": score, "pval": np.exp(log_p), "padj": pool.adjust(log_p)}
+    feature, gene, rank = (joined.pop(name) for name in ("feature", "gene", "rank"))
+    return TopPairs(feature, gene, rank, pvalues | joined, n_tests, scores)
+
+
+def best_pairs(score: np.ndarray, n_top: int | None, direction: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, columns and ranks of the best scores of each row; ties go to the earlier column."""
+    value = {"up": score, "down": -score, "both": np.abs(score)}[direction]
+    n_genes = score.shape[1]
+    if n_top is not None and n_top < n_genes:
+        nth = -np.partition(-value, n_top - 1, axis=1)[:, n_top - 1 : n_top]
+        candidate = value >= nth
+    else:
+        n_top = n_genes
+        candidate = np.ones(value.shape, bool)
+    if direction != "both":
+        candidate &= value > 0
+    rows, columns = np.nonzero(candidate)
+    order = np.lexsort((columns, -value[rows, columns], rows))
+    rows, columns = rows[order], columns[order]
+    counts = np.bincount(rows, minlength=len(score))
+    rank = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = rank < n_top
+    return rows[kept], columns[kept], rank[kept] + 1

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from sparsesc import _keys, _logging
+from sparsesc import _validation as check
+from sparsesc._random import as_generator
+from sparsesc.stats._top_pairs import DIRECTIONS, TopPairs, top_pairs
+
+from ._gene_blocks import METHODS, PVALUES, GeneJob, GeneSettings, log_fold_change, open_genes, scale_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sparsesc._random import RNGLike, SeedLike
+
+_AUTO_ENTRIES = 10**8
+_SHOWN_GENES = 5
+
+
+def feature_genes(
+    adata: AnnData,
+    *,
+    key: str = "sae",
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    method: Literal["contrast", "correlation"] = "contrast",
+    n_top: int | None = 50,
+    direction: Literal["up", "down", "both"] = "up",
+    quantile: float = 0.5,
+    min_cells: int = 10,
+    n_silent: int | None = None,
+    pvalues: Literal["permutation", "parametric"] = "permutation",
+    skew_guard: float = 25.0,
+    store: bool | Literal["auto"] = "auto",
+    max_memory: float = 4.0,
+    progress_bar: bool | None = None,
+    rng: SeedLike | RNGLike | None = 0,
+    copy: bool = False,
+) -> AnnData | None:
+    """The genes of every feature: strongly active against silent cells, or correlation over all cells.
+
+    All features are compared with all genes in one pass over the expression matrix, by sparse products; the matrix may
+    be CSR, CSC, dense, backed or a dask array, and results do not depend on which.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with a fitted sparse autoencoder. The expression should be normalised and log1p-transformed.
+    key
+        Name of the sparse autoencoder.
+    layer
+        Layer to read instead of `X` or `raw`.
+    use_raw
+        Read ``adata.raw``. ``None``: when there is one and no `layer` is asked for.
+    method
+        ``"contrast"``: Welch's t of the strongly active cells of a feature against its silent cells (activation 0).
+        ``"correlation"``: Pearson r of activation and expression over all cells.
+    n_top
+        Genes to keep for each feature in the table; ``None`` keeps all. Adjusted p-values are for all tests in any
+        case.
+    direction
+        Genes to keep: higher (``"up"``) or lower (``"down"``) in strong cells, or the largest absolute scores
+        (``"both"``).
+    quantile
+        A cell is strong when its activation is at or above this quantile of the feature's non-zero activations. The
+        default, the stronger half, leaves out the tail of barely active cells and keeps enough cells of rare features.
+    min_cells
+        Where `quantile` leaves fewer strong cells than this, the threshold falls until there are as many. Features
+        active (or silent) in fewer cells than this are not tested: they have no rows, and zeros in ``varm``.
+    n_silent
+        Compare with at most so many silent cells, drawn for each feature by `rng`. ``None``, the default, takes all
+        silent cells: that is exact, needs no random numbers, and costs nothing, since their sums are what the active
+        cells leave of the sums over all cells.
+    pvalues
+        ``"permutation"``: two-sided p of the difference of means (of r) under random relabelling of cells, from the
+        exact first three moments of that distribution; needs no draws. ``"parametric"``: the p of Welch's t, or of
+        Pearson's r, by the t distribution.
+    skew_guard
+        In Welch's t, a group with fewer cells than this times the squared skewness of a gene cannot estimate its own
+        variance (a gene that ten cells miss by chance would have none): it gets at least the variance of the other
+        group. 0 leaves plain Welch.
+    store
+        Whether to write all scores to ``varm``. ``"auto"``: up to 10^8 entries.
+    max_memory
+        Working memory in GiB, beyond the data and the results.
+    progress_bar
+        Show progress; ``None``: unless scanpy's verbosity is 0.
+    rng
+        Draws the silent cells when `n_silent` is given.
+    copy
+        Return a copy instead of writing to `adata`.
+
+    Returns
+    -------
+    ``None``, or the copy when ``copy=True``, with
+
+    ``uns[key]["genes"]``
+        Table, best gene first within each feature: `feature`, `gene`, `score` (Welch's t, or r), `logfc`, `pval`,
+        `padj` (Benjamini-Hochberg over all tested features x all genes that vary), `rank`, `mean_in`, `mean_out`
+        (mean expression of strong, or for correlation active, and of silent cells), `effect_size` (difference of
+        means over the root of the mean of both variances, or r), and with permutation p-values `pval_parametric`.
+    ``varm["{key}_genes"]``
+        Scores, genes x features, float32, in the order of ``adata.var_names``; 0 where nothing was tested (feature
+        with too few cells, gene without variation or not in the matrix). With ``raw`` the table covers all genes of
+        ``raw``.
+    ``uns[key]["features"]["top_genes"]``
+        The five best genes of each feature that are higher in strong cells, joined by commas.
+    ``uns[key]["params"]["feature_genes"]``
+        What was asked, the number of tests, and the scale that `logfc` is on.
+
+    Raises
+    ------
+    KeyError
+        If there is no sparse autoencoder under `key`, or no such layer.
+    ValueError
+        If gene names repeat, the matrix holds NaN, no feature has enough cells, or an option is out of its range.
+
+    Notes
+    -----
+    `logfc` of a log1p matrix is the difference of the means of its values in units of log2, that is the log2 fold
+    change of the geometric mean of 1 + expression: it has the sign of the score and needs no pseudocount. For a
+    matrix of counts it is log2 of the ratio of means, each plus 1, and for scaled values (negative numbers) the plain
+    difference of means; both give a warning.
+
+    The t distribution is a poor guide to single cells: among cells shuffled at random, with ten strong cells, Welch's
+    test gives p < 1e-4 a thousand times too often, nearly always for rare genes that those cells lack. Hence the
+    default of `pvalues`; the scores stay Welch's.
+
+    When not to trust it: codes were learned from the same expression matrix, so small p-values say that a feature
+    separates cells in expression, which it was trained to do, not that a difference would replicate between donors (see
+    pseudobulk methods for that). Cells of one donor are not independent. A feature active in nearly all cells has no
+    contrast: use the correlation.
+
+    References
+    ----------
+    Welch (1947), Biometrika 34:28. Pitman (1937), J R Stat Soc Suppl 4:119 (moments under relabelling).
+    Benjamini and Hochberg (1995), J R Stat Soc B 57:289. Cochran (1977), Sampling Techniques (group size and skewness).
+    """
+    check.check_choice(method, METHODS, name="method")
+    check.check_choice(direction, DIRECTIONS, name="direction")
+    check.check_choice(pvalues, PVALUES, name="pvalues")
+    n_top = n_top if n_top is None else check.check_positive_int(n_top, name="n_top")
+    if check.check_positive_int(min_cells, name="min_cells") < 2:
+        msg = "min_cells must be at least 2: one cell has no variance."
+        raise ValueError(msg)
+    if not 0 <= quantile <= 1:
+        msg = f"quantile must lie between 0 and 1, found {quantile!r}."
+        raise ValueError(msg)
+    if not skew_guard >= 0:
+        msg = f"skew_guard must not be negative, found {skew_guard!r}."
+        raise ValueError(msg)
+    if not max_memory > 0:
+        msg = f"max_memory must be a positive number of GiB, found {max_memory!r}."
+        raise ValueError(msg)
+    if store not in (True, False, "auto"):
+        msg = f"store must be True, False or 'auto', found {store!r}."
+        raise ValueError(msg)
+    check.check_adata(adata)
+    settings = GeneSettings(
+        method=method,
+        pvalues=pvalues,
+        layer=layer or "",
+        use_raw=(layer is None and getattr(adata, "raw", None) is not None) if use_raw is None else use_raw,
+        quantile=float(quantile),
+        min_cells=min_cells,
+        n_silent=0 if n_silent is None else check.check_positive_int(n_silent, name="n_silent"),
+        skew_guard=float(skew_guard),
+        seed=int(as_generator(rng).integers(2**62)) if n_silent is not None else 0,
+    )
+    job = open_genes(adata, key, settings, max_memory=max_memory)
+    table = check.get_feature_table(adata, key)
+    _check_tested(job, table, min_cells)
+    scale = scale_of(job.blocks.totals)
+    _warn_of_scale(scale)
+    wanted = len(table) * adata.n_vars <= _AUTO_ENTRIES if store == "auto" else bool(store)
+    n_chunks = -(-len(table) // 16)
+    found = top_pairs(
+        job.statistic,
+        job.blocks,
+        n_top=n_top,
+        direction=direction,
+        keep_genes=job.genes.get_indexer(adata.var_names) if wanted else None,
+        max_bytes=job.max_bytes,
+        progress=lambda blocks: _logging.progress(blocks, total=n_chunks, desc="genes", enabled=progress_bar),
+    )
+    genes = _gene_table(found, table.index, job.genes, scale=scale, base=_log_base(adata))
+    top = genes[(genes["score"] > 0)].groupby("feature", sort=False)["gene"].apply(lambda g: ",".join(g[:_SHOWN_GENES]))
+    table["top_genes"] = top.reindex(table.index).fillna("").astype(str)
+
+    adata = check.writable(adata, copy=copy)
+    slots = _keys.sae_keys(key)
+    slot = adata.uns[key]
+    asked = settings.store() | {
+        "direction": direction,
+        "n_top": -1 if n_top is None else n_top,
+        "n_obs": adata.n_obs,
+        "n_tests": found.n_tests,
+        "n_features_tested": int(job.statistic.tested.sum()),
+        "n_genes_tested": len(job.varies),
+        "scale": scale,
+        # enrichment can read varm only if all tested genes are in it
+        "stored": bool(wanted and job.genes[job.varies].isin(adata.var_names).all()),
+    }
+    if found.scores is not None:
+        adata.varm[slots.genes] = found.scores.T
+    elif slots.genes in adata.varm:  # of an earlier run: it would not belong to the new table
+        del adata.varm[slots.genes]
+    slot[_keys.GENES] = genes
+    slot[_keys.FEATURES] = table
+    slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"feature_genes": asked}
+    _report(asked, len(table), int((genes["padj"] < 0.05).sum()), key, stored=found.scores is not None)
+    return adata if copy else None
+
+
+def _check_tested(job: GeneJob, table: pd.DataFrame, min_cells: int) -> None:
+    if not job.statistic.tested.any():
+        msg = (
+            f"None of the {len(table)} features is active in at least min_cells={min_cells} cells (and silent in as "
+            "many): there is nothing to compare. Lower min_cells, or check adata.obsm for an empty code."
+        )
+        raise ValueError(msg)
+    if not len(job.varies):
+        msg = "No gene varies in the expression matrix: there is nothing to compare. Is it empty?"
+        raise ValueError(msg)
+
+
+def _warn_of_scale(scale: str) -> None:
+    if scale == "counts":
+        _logging.warning(
+            "The expression matrix looks like counts that are not log-transformed: highly expressed genes and deeply "
+            "sequenced cells will dominate. Run sc.pp.normalize_total and sc.pp.log1p, or name another layer."
+        )
+    elif scale == "scaled":
+        _logging.warning(
+            "The expression matrix has negative values, as after scaling: logfc is a difference of scaled means, not a "
+            "log fold change. Pass a layer with log-normalised values, or use_raw=True, to get one."
+        )
+
+
+def _log_base(adata: AnnData) -> float:
+    """Base of log1p as scanpy notes it."""
+    noted = adata.uns.get("log1p")
+    base = noted.get("base") if isinstance(noted, Mapping) else None
+    return float(np.e if base is None else base)
+
+
+def _gene_table(found: TopPairs, features: pd.Index, genes: pd.Index, *, scale: str, base: float) -> pd.DataFrame:
+    columns = dict(found.columns)
+    logfc = log_fold_change(columns["mean_in"], columns["mean_out"], scale=scale, base=base)
+    first = {
+        "feature": features.astype(str).take(found.feature),
+        "gene": genes.astype(str).take(found.gene),
+        "score": columns.pop("score"),
+        "logfc": logfc,
+        "pval": columns.pop("pval"),
+        "padj": columns.pop("padj"),
+        "rank": found.rank,
+    }
+    return pd.DataFrame(first | columns)
+
+
+def _report(asked: dict, n_features: int, n_significant: int, key: str, *, stored: bool) -> None:
+    skipped = n_features - asked["n_features_tested"]
+    varm = f"varm['{key}_genes'] and " if stored else ""
+    _logging.info(
+        f"feature_genes: {asked['n_features_tested']} features x {asked['n_genes_tested']} genes, "
+        f"{n_significant} of the pairs in the table with padj < .05; added {varm}uns['{key}']['genes']"
+        + (f". {skipped} features with too few active or silent cells have no genes" if skipped else "")
+    )
