@@ -27,6 +27,7 @@ _TABLE_WRITERS = {
     _keys.HISTORY: "ssc.tl.fit_sae",
     _keys.ASSOCIATION: "ssc.tl.feature_association",
     _keys.ASSOCIATION_NUMERIC: "ssc.tl.feature_association",
+    _keys.LABELS: "ssc.tl.feature_association",
     _keys.GENES: "ssc.tl.feature_genes",
     _keys.ENRICHMENT: "ssc.tl.feature_enrichment",
 }

@@ -5,6 +5,6 @@ from __future__ import annotations
 from ._features import features
 from ._mudata import mudata
 from ._sae import sae
-from ._tables import enrichment, genes
+from ._tables import association, enrichment, genes
 
-__all__ = ["enrichment", "features", "genes", "mudata", "sae"]
+__all__ = ["association", "enrichment", "features", "genes", "mudata", "sae"]

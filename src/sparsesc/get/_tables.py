@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
@@ -11,6 +11,12 @@ from sparsesc import _validation as check
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+
+_ASSOCIATION_TABLES = {
+    "categories": _keys.ASSOCIATION,
+    "numbers": _keys.ASSOCIATION_NUMERIC,
+    "labels": _keys.LABELS,
+}
 
 
 def genes(
@@ -63,6 +69,42 @@ def enrichment(
         If there is no sparse autoencoder under `key`, no such table, or no such feature.
     """
     return _rows(adata, _keys.ENRICHMENT, feature, key)
+
+
+def association(
+    adata: AnnData | MuData,
+    feature: str | int | Sequence[str | int] | None = None,
+    key: str = "sae",
+    *,
+    table: Literal["categories", "numbers", "labels"] = "categories",
+) -> pd.DataFrame:
+    """What features say about columns of ``obs``: the tables that :func:`sparsesc.tl.feature_association` wrote.
+
+    Parameters
+    ----------
+    adata
+        Object with that table.
+    feature
+        One feature or several, by name or position; ``None``: all.
+    key
+        Name of the sparse autoencoder.
+    table
+        ``"categories"``: every feature with every category; ``"numbers"``: with columns of numbers; ``"labels"``: the
+        best feature of every category, with its held-out scores.
+
+    Returns
+    -------
+    A copy of the rows of ``uns[key]["association"]``, ``["association_numeric"]`` or ``["labels"]``.
+
+    Raises
+    ------
+    KeyError
+        If there is no sparse autoencoder under `key`, no such table, or no such feature.
+    ValueError
+        If `table` is none of these names.
+    """
+    check.check_choice(table, _ASSOCIATION_TABLES, name="table")
+    return _rows(adata, _ASSOCIATION_TABLES[table], feature, key)
 
 
 def _rows(

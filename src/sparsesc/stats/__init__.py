@@ -1,0 +1,24 @@
+"""Pure functions on arrays and sparse matrices: tests, effect sizes and moments, all from the non-zeros."""
+
+from __future__ import annotations
+
+from ._association import auroc, mann_whitney, pearson_one_hot
+from ._correlate import correlate
+from ._f1 import best_f1, f1_at
+from ._moments import GroupMoments, group_moments
+from ._multiple import benjamini_hochberg
+from ._ranks import RankedColumns, rank_columns
+
+__all__ = [
+    "GroupMoments",
+    "RankedColumns",
+    "auroc",
+    "benjamini_hochberg",
+    "best_f1",
+    "correlate",
+    "f1_at",
+    "group_moments",
+    "mann_whitney",
+    "pearson_one_hot",
+    "rank_columns",
+]

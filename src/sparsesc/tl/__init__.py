@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ._apply_sae import apply_sae
+from ._feature_association import feature_association
 from ._feature_enrichment import feature_enrichment
 from ._feature_genes import feature_genes
 from ._fit_sae import fit_sae
 
 __all__ = [
     "apply_sae",
+    "feature_association",
     "feature_enrichment",
     "feature_genes",
     "fit_sae",

@@ -1,0 +1,57 @@
+"""Many tests at once, and p-values too small for ``1 - cdf``."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+
+
+def benjamini_hochberg(pvalues: np.ndarray) -> np.ndarray:
+    """P-values adjusted for the false discovery rate over all entries of an array.
+
+    Parameters
+    ----------
+    pvalues
+        P-values of any shape; all entries count as one family. NaN (no test was made) is not counted.
+
+    Returns
+    -------
+    Adjusted p-values of the same shape, float64; NaN stays NaN.
+
+    Raises
+    ------
+    ValueError
+        If a p-value lies outside 0 to 1.
+
+    Notes
+    -----
+    Holds for independent tests and for positively dependent ones. It is not meant for p-values that were selected
+    before: adjust all tests, then select.
+
+    References
+    ----------
+    Benjamini and Hochberg (1995), J R Stat Soc B 57:289.
+    """
+    pvalues = np.asarray(pvalues, dtype=np.float64)
+    tested = ~np.isnan(pvalues)
+    p = pvalues[tested]
+    if p.size and not (p.min() >= 0 and p.max() <= 1):
+        msg = f"P-values must lie between 0 and 1, found {p.min():g} to {p.max():g}."
+        raise ValueError(msg)
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * (len(p) / np.arange(1, len(p) + 1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    out = np.full(pvalues.shape, np.nan)
+    out[tested] = adjusted
+    return out
+
+
+def log_p_normal(z: np.ndarray) -> np.ndarray:
+    """Natural logarithm of the two-sided p-value of normal deviates."""
+    return np.minimum(np.log(2.0) + special.log_ndtr(-np.abs(z)), 0.0)
+
+
+def log_choose(n: np.ndarray | float, k: np.ndarray | float) -> np.ndarray:
+    """Natural logarithm of the number of ways to choose `k` of `n`."""
+    return special.gammaln(np.add(n, 1.0)) - special.gammaln(np.add(k, 1.0)) - special.gammaln(np.subtract(n, k) + 1.0)
