@@ -25,8 +25,9 @@ HEIGHT = {
     "tl": 5,
     "pl": 6,
     "report": 7,
-    "cli": 8,
-    "__main__": 9,
+    "_demo": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 # These take arrays: no annotated container and nothing that works on one.
 ARRAYS_ONLY = {
