@@ -67,6 +67,11 @@ def train(
     on_epoch
         Called after each epoch with its row of the history and the progress from 0 to 1.
 
+    Returns
+    -------
+    The autoencoder in the units of `X`, with its history and the settings as they were used. Ctrl-C returns the best
+    state so far.
+
     Raises
     ------
     ValueError
