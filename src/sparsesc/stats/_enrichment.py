@@ -141,7 +141,7 @@ class Ora:
         self._n_up = n_up
 
     def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log odds ratios (0.5 added to each count), p of as large an overlap, and the top genes' statistic."""
+        """Log2 of overlap over expected overlap (each + 0.5), p of as large an overlap, the top genes' statistic."""
         n = statistic.shape[1]
         top = np.zeros(statistic.shape)
         columns = np.argsort(-statistic, axis=1, kind="stable")[:, : self._n_up]
@@ -150,13 +150,9 @@ class Ora:
         overlap = np.rint(_times((top > 0).astype(np.float64), self._sets)).astype(np.int64)
         drawn = (top > 0).sum(1)[:, None]
         size = self._size[None, :]
-        log_odds = (
-            np.log(overlap + 0.5)
-            + np.log(n - drawn - size + overlap + 0.5)
-            - np.log(drawn - overlap + 0.5)
-            - np.log(size - overlap + 0.5)
-        )
-        return log_odds, _hypergeom_log_sf(overlap, n, size, drawn), top
+        expected = size * drawn / n
+        enrichment = np.log2((overlap + 0.5) / (expected + 0.5))
+        return enrichment, _hypergeom_log_sf(overlap, n, size, drawn), top
 
 
 def _hypergeom_log_sf(overlap: np.ndarray, n: int, size: np.ndarray, drawn: np.ndarray) -> np.ndarray:

@@ -76,6 +76,8 @@ def _log_tail_uniform(k: float, x: float) -> float:
 def log_p_pearson3(z: float, skewness: float) -> float:
     """Logarithm of P(|Z| >= |z|) for Z of mean 0, variance 1 and the given skewness."""
     z = abs(z)
+    if z == 0.0:
+        return 0.0
     g = max(abs(skewness), 1e-6)
     k = 4.0 / (g * g)
     root = 2.0 / g

@@ -161,6 +161,8 @@ def _as_csr(block: Any) -> sparse.csr_matrix:
     """CSR in float32 or float64 with int32 column indices and no repeated entries; nothing is copied without need."""
     if not sparse.issparse(block):
         block = np.asarray(block)
+        if block.dtype == np.float16:  # unknown to scipy's sparse matrices
+            block = block.astype(np.float32)
     csr = sparse.csr_matrix(block)
     dtype = csr.dtype if csr.dtype in (np.float32, np.float64) else np.float32 if csr.dtype.itemsize < 4 else np.float64
     if not csr.has_canonical_format:

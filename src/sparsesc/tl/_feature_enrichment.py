@@ -91,7 +91,7 @@ def feature_enrichment(
 
     ``uns[key]["enrichment"]``
         Table, smallest p first within each feature: `feature`, `term`, `score` (ulm: t of the slope; ranksum: z; ora:
-        log odds ratio with 0.5 added to each count; gsea: normalised enrichment score), `pval`, `padj`
+        log2 of observed over expected overlap, each + 0.5; gsea: normalised enrichment score), `pval`, `padj`
         (Benjamini-Hochberg over all features x terms tested), `n_genes` (size of the set among the tested genes),
         `genes` (those that carry the score, strongest first, joined by commas).
     ``uns[key]["features"]["term"]``
