@@ -14,7 +14,9 @@ from ._multiple import log_choose, log_p_normal
 from ._pearson3 import log_p_skewed
 from ._ranks import RankedColumns, rank_columns
 
-PVALUES = ("permutation", "asymptotic")
+PVALUES = ("auto", "permutation", "asymptotic")
+
+_FEWEST_EXPECTED = 5.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def mann_whitney(
     groups: np.ndarray,
     n_groups: int | None = None,
     *,
-    method: Literal["permutation", "asymptotic"] = "permutation",
+    method: Literal["auto", "permutation", "asymptotic"] = "auto",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two-sided Mann-Whitney test of every feature, each group against all other cells.
 
@@ -122,7 +124,8 @@ def mann_whitney(
     method
         ``"permutation"``: p of U when cells are shuffled, from the exact mean, variance and skewness of that
         distribution. ``"asymptotic"``: normal approximation with correction for ties and continuity, as
-        ``scipy.stats.mannwhitneyu(method="asymptotic")``.
+        ``scipy.stats.mannwhitneyu(method="asymptotic")``. ``"auto"``: asymptotic where at least five active cells are
+        expected both in the group and outside it, permutation elsewhere.
 
     Returns
     -------
@@ -139,7 +142,8 @@ def mann_whitney(
     Do not use ``"asymptotic"`` for sparse features and small groups: with few active cells expected in the group, U is
     far from normal, and among shuffled cells p < 1e-5 comes tens to hundreds of times too often. The distribution with
     the skewness of U (Pearson's type III, a shifted gamma) holds its level there. Its p is never smaller than the share
-    of shufflings that move silent cells only.
+    of shufflings that move silent cells only. With ``"auto"`` the switch follows the old rule of five for tables of
+    counts: above it both agree closely enough for the level to hold down to p of 1e-5.
 
     References
     ----------
@@ -155,17 +159,22 @@ def mann_whitney(
     # variance of U when cells are shuffled; n1 n2 / 12 (n + 1) without ties
     spread = np.sqrt(np.outer(ranked.variance, n1 * n2) / max(n - 1.0, 1.0))
     tested = (spread > 0) & (excess > 1e-9 * n * n)
+    z = np.divide(excess - 0.5, spread, out=np.zeros_like(u), where=spread > 0)
+    # scipy caps p at 1 where the correction for continuity overshoots
+    asymptotic = np.where((spread > 0) & (z > 0), log_p_normal(z), 0.0)
     if method == "asymptotic":
-        z = np.divide(excess - 0.5, spread, out=np.zeros_like(u), where=spread > 0)
-        # scipy caps p at 1 where the correction for continuity overshoots
-        return u, np.where((spread > 0) & (z > 0), log_p_normal(z), 0.0)
+        return u, asymptotic
     z = np.divide(excess, spread, out=np.zeros_like(u), where=tested)
     log_p = np.zeros_like(u)
     if n > 2:
         share = np.clip(n1 / n, 0.5 / n, 1.0 - 0.5 / n)
         skewness = np.outer(ranked.skewness, (1.0 - 2.0 * share) / np.sqrt(share * (1.0 - share)))
         log_p = np.where(tested, log_p_skewed(z, skewness * np.sqrt(n - 1.0) / (n - 2.0)), 0.0)
-    return u, np.minimum(np.maximum(log_p, np.where(tested, _least_log_p(ranked, groups, n1), 0.0)), 0.0)
+    log_p = np.minimum(np.maximum(log_p, np.where(tested, _least_log_p(ranked, groups, n1), 0.0)), 0.0)
+    if method == "auto":
+        expected = np.outer(np.diff(ranked.indptr), np.minimum(n1, n2) / n)
+        log_p = np.where(expected >= _FEWEST_EXPECTED, asymptotic, log_p)
+    return u, log_p
 
 
 def _least_log_p(ranked: RankedColumns, groups: np.ndarray, n1: np.ndarray) -> np.ndarray:
