@@ -1,0 +1,21 @@
+"""Plots of features, in scanpy's manner: they never change what they are given."""
+
+from __future__ import annotations
+
+from ._association import association
+from ._enrichment import enrichment
+from ._feature_card import feature_card
+from ._feature_density import feature_density
+from ._feature_umap import feature_umap
+from ._genes import genes
+from ._training import training
+
+__all__ = [
+    "association",
+    "enrichment",
+    "feature_card",
+    "feature_density",
+    "feature_umap",
+    "genes",
+    "training",
+]

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.patches import Rectangle
+from matplotlib.transforms import blended_transform_factory
+
+from sparsesc import _keys
+from sparsesc import _validation as check
+
+from . import _style, _utils
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from mudata import MuData
+
+    from ._utils import Drawn, Save
+
+# What a measure is called, where it says nothing, and its ends when it has natural ones.
+_VALUES: dict[str, tuple[str, float | None, tuple[float, float] | None]] = {
+    "auroc": ("AUROC", 0.5, (0.0, 1.0)),
+    "pearson_r": ("Pearson r", 0.0, None),
+    "f1": ("best F1", None, (0.0, 1.0)),
+    "mean_in": ("mean activation inside", None, None),
+    "mean_out": ("mean activation outside", None, None),
+}
+_STRIP = 0.09  # inches across the strip of category colours
+_GAP = 0.35  # cells of the heat map between two obs columns
+
+
+def association(
+    adata: AnnData | MuData,
+    obs_key: str | Sequence[str] | None = None,
+    *,
+    key: str = "sae",
+    value: Literal["auroc", "pearson_r", "f1", "mean_in", "mean_out"] = "auroc",
+    features: str | int | Sequence[str | int] | None = None,
+    n_features: int = 30,
+    cmap: str | Colormap | None = None,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    swap_axes: bool = False,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: Save = None,
+    return_fig: bool | None = None,
+) -> Drawn:
+    """Heat map of features against categories of ``obs``, ordered so that matches lie on the diagonal.
+
+    Parameters
+    ----------
+    adata
+        Cells with the results of :func:`sparsesc.tl.feature_association`.
+    obs_key
+        Column (or columns) of ``obs`` whose categories are shown. ``None``: all that were tested.
+    key
+        Name of the sparse autoencoder.
+    value
+        Column of the table to show.
+    features
+        Features to show. ``None``: the `n_features` clearest.
+    n_features
+        How many features to choose: the best of each category (the largest `value`) first, so that every category shows
+        the best there is for it, then those with the largest value anywhere.
+    cmap
+        Colour map. ``None``: blue to red around the value that means nothing (AUROC 0.5, r 0), or one colour from 0.
+    vmin, vmax
+        Ends of the colour scale.
+    swap_axes
+        Categories as rows, features as columns.
+    figsize
+        Width and height in inches. ``None``: from the number of rows and columns.
+    ax
+        Axes to draw on.
+    show
+        Show the figure. ``None``: ``sc.settings.autoshow``.
+    save
+        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``association{suffix}``, as in scanpy;
+        a ``Path``, or a string with a folder in it, is taken as it is.
+    return_fig
+        Return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``; else with ``show=False`` the axes; else ``None``. `adata` stays as it is.
+
+    Raises
+    ------
+    KeyError
+        If there is no such sparse autoencoder or feature, associations were not computed, or not with `obs_key`.
+    ValueError
+        If `value` is unknown.
+
+    Notes
+    -----
+    The features shown were chosen for these very labels, so the diagonal looks good by construction: among many
+    features some match by chance. Compare with a random code of the same size, or with labels of cells that were not
+    used to choose.
+    """
+    check.check_choice(value, _VALUES, name="value")
+    n_features = check.check_positive_int(n_features, name="n_features")
+    table = check.get_table(adata, key, _keys.ASSOCIATION)
+    keys = _keys_shown(table, obs_key)
+    wide = wide_table(adata, table, keys, value)
+    if features is None:
+        shown = clearest(wide, n_features)
+    else:
+        shown = [f for f in check.feature_names(adata, features, key) if f in wide.index]
+        if not shown:
+            msg = "None of these features has associations: they were not tested. Leave features out to see others."
+            raise ValueError(msg)
+    wide = on_diagonal(wide.loc[shown])
+    titles = _style.feature_titles(check.get_feature_table(adata, key), list(wide.index))
+
+    rows = [_style.wrap(titles[f], 30 if swap_axes else 44, 1) for f in wide.index]
+    columns = [_style.wrap(str(c), 34, 1) for c in wide.columns.get_level_values("category")]
+    blocks = list(wide.columns.get_level_values("key"))
+    colors = [_column_color(adata, *pair) for pair in wide.columns]
+    n_rows, n_columns = wide.shape
+    long, short = max(map(len, rows)), max(map(len, columns))
+    if swap_axes:
+        size = (1.9 + 0.26 * n_rows + 0.085 * short, 0.9 + 0.26 * n_columns + 0.08 * long)
+    else:
+        size = (1.9 + 0.30 * n_columns + 0.085 * long, 0.9 + 0.22 * n_rows + 0.075 * short)
+    width, height = (_utils.text_scale() * inches for inches in size) if figsize is None else figsize
+    fig, ax_heat = _utils.one_axes(ax, width, height)
+
+    name, center, full = _VALUES[value]
+    low, high = _style.limits(wide.to_numpy(), center=center, full=full)
+    norm = Normalize(low if vmin is None else vmin, high if vmax is None else vmax)
+    chosen = _style.get_cmap(cmap, "viridis" if center is None else "RdBu_r")
+    _draw(ax_heat, wide.to_numpy(), rows, columns, blocks, colors, norm=norm, cmap=chosen, swap=swap_axes)
+    bar = fig.colorbar(
+        ax_heat.collections[0], ax=ax_heat, pad=0.02, shrink=min(1.0, 2.0 / height), aspect=14, anchor=(0, 1)
+    )
+    bar.set_label(name)
+    bar.outline.set_visible(False)
+    return _utils.finish(fig, ax_heat, name="association", ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def wide_table(adata: AnnData | MuData, table: pd.DataFrame, keys: list[str], value: str) -> pd.DataFrame:
+    """Features x (key, category), categories in the order of ``obs``."""
+    blocks = {}
+    for obs_key in keys:
+        rows = table[table["key"].astype(str) == obs_key]
+        found = rows["category"].astype(str)
+        block = pd.DataFrame({"f": rows["feature"].astype(str), "c": found, "v": rows[value].astype(float)})
+        block = block.pivot(index="f", columns="c", values="v")
+        order = list(dict.fromkeys(found))
+        if obs_key in adata.obs.columns:
+            known = pd.Categorical(adata.obs[obs_key]).categories.astype(str)
+            order = [c for c in known if c in block] + [c for c in order if c not in known]
+        blocks[obs_key] = block[order]
+    wide = pd.concat(blocks, axis=1, names=["key", "category"])
+    return wide.loc[[f for f in dict.fromkeys(table["feature"].astype(str)) if f in wide.index]]
+
+
+def clearest(wide: pd.DataFrame, n: int) -> list[str]:
+    """The best feature of each category, then those with the largest value anywhere, until there are `n`."""
+    first = wide.rank(axis=0, ascending=False, method="first").eq(1).any(axis=1)
+    order = pd.DataFrame({"later": ~first, "value": -wide.max(axis=1)}).dropna()
+    return list(order.sort_values(["later", "value"], kind="stable").index[:n])
+
+
+def on_diagonal(wide: pd.DataFrame) -> pd.DataFrame:
+    """Rows sorted by the category each feature is clearest in, and by how clear it is there."""
+    values = np.nan_to_num(wide.to_numpy(), nan=-np.inf)
+    best = values.argmax(1)
+    return wide.iloc[np.lexsort((-values.max(1), best))]
+
+
+def _keys_shown(table: pd.DataFrame, obs_key: str | Sequence[str] | None) -> list[str]:
+    tested = list(dict.fromkeys(table["key"].astype(str)))
+    if obs_key is None:
+        return tested
+    keys = check.as_list(obs_key)
+    missing = [k for k in keys if k not in tested]
+    if missing:
+        msg = (
+            f"No associations with obs[{missing[0]!r}]; tested: {check.listing(tested)}. "
+            f"Run ssc.tl.feature_association(adata, {missing[0]!r}) first."
+        )
+        raise KeyError(msg)
+    return keys
+
+
+def _column_color(adata: AnnData | MuData, obs_key: str, category: str) -> str | None:
+    colors = _style.category_colors(adata, obs_key, [category])
+    return None if colors is None else colors[category]
+
+
+def _draw(
+    ax: Axes,
+    values: np.ndarray,
+    rows: list[str],
+    columns: list[str],
+    blocks: list[str],
+    colors: list[str | None],
+    *,
+    norm: Normalize,
+    cmap: Colormap,
+    swap: bool,
+) -> None:
+    """One mesh for each obs column, with a gap between them and a strip of the categories' own colours."""
+    ends = np.cumsum([len(list(block)) for _, block in groupby(blocks)])
+    starts = np.concatenate([[0], ends[:-1]])
+    left = np.arange(len(columns)) + _GAP * np.repeat(np.arange(len(ends)), ends - starts)
+    lines = np.arange(len(rows) + 1)
+    for start, end in zip(starts, ends, strict=True):
+        edges = np.append(left[start:end], left[end - 1] + 1)
+        block = np.ma.masked_invalid(values[:, start:end])
+        mesh = (lines, edges, block.T) if swap else (edges, lines, block)
+        ax.pcolormesh(*mesh, norm=norm, cmap=cmap, edgecolors="white", linewidth=0.5)
+        name = _style.wrap(blocks[start], max(8, 4 * (end - start)), 3)
+        if len(ends) > 1 and swap:
+            ax.text(
+                len(rows) + 0.2, edges[0], name, rotation=270, ha="left", va="top", size="small", color=_style.MUTED
+            )
+        elif len(ends) > 1:
+            ax.text(edges[0], -0.3, name, ha="left", va="bottom", size="small", color=_style.MUTED)
+    inches = _utils.inches_from(ax, (0, 0))
+    where = (inches, ax.transData) if swap else (ax.transData, inches)
+    for x, color in zip(left, colors, strict=True):
+        if color is not None:
+            place = ((-_STRIP - 0.04, x + 0.03), _STRIP, 0.94) if swap else ((x + 0.03, -_STRIP - 0.04), 0.94, _STRIP)
+            strip = Rectangle(*place, facecolor=color, edgecolor="none", clip_on=False)
+            strip.set_transform(blended_transform_factory(*where))
+            ax.add_artist(strip)
+    depth = len(rows)
+    across, along = (ax.yaxis, ax.xaxis) if swap else (ax.xaxis, ax.yaxis)
+    across.set_ticks(left + 0.5, columns)
+    along.set_ticks(np.arange(depth) + 0.5, rows)
+    if swap:
+        ax.set(xlim=(0, depth), ylim=(left[-1] + 1, 0))
+    else:
+        ax.set(xlim=(0, left[-1] + 1), ylim=(depth, 0))
+    across.set_tick_params(length=0, pad=72 * (_STRIP + 0.04) + 3 if any(colors) else 3, labelsize="small")
+    along.set_tick_params(length=0, pad=3, labelsize="small")
+    ax.tick_params(axis="x", labelrotation=45)
+    for label in ax.get_xticklabels():
+        label.set(ha="right", va="top", rotation_mode="anchor")
+    ax.spines[:].set_visible(False)
+    ax.grid(visible=False)

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import PercentFormatter
+
+from sparsesc import _keys, _logging
+from sparsesc import _validation as check
+
+from . import _style, _utils
+from ._enrichment import best_first, top_terms
+from ._feature_umap import coordinates, draw_activation
+from ._genes import draw_genes
+from ._ranked import draw_ranked
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from mudata import MuData
+
+    from ._utils import Drawn, Save
+
+
+def feature_card(
+    adata: AnnData | MuData,
+    feature: str | int,
+    *,
+    key: str = "sae",
+    groupby: str | None = None,
+    basis: str | None = "X_umap",
+    n_groups: int = 12,
+    n_genes: int = 10,
+    n_terms: int = 6,
+    alpha: float = 0.05,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: Save = None,
+    return_fig: bool | None = None,
+) -> Drawn:
+    """One feature at a glance: where it is active, in which labels, its top genes and its top gene sets.
+
+    Parameters
+    ----------
+    adata
+        Cells with a fitted sparse autoencoder.
+    feature
+        Name (or position) of the feature.
+    key
+        Name of the sparse autoencoder.
+    groupby
+        Column of ``obs`` whose categories are compared. ``None``: the one with the category that the feature matches
+        best by ``uns[key]["association"]``, if that was computed.
+    basis
+        Entry of ``obsm`` to draw on; ``None`` leaves the map out.
+    n_groups
+        Categories to show: those with the largest share of active cells.
+    n_genes
+        Genes to show.
+    n_terms
+        Gene sets to show: of those with a positive score, the smallest adjusted p-values.
+    alpha
+        Genes and gene sets whose adjusted p-value is below this are filled, others outlined.
+    figsize
+        Width and height in inches. ``None``: from the panels.
+    ax
+        Axes whose place the card takes; their figure should have ``layout="constrained"``.
+    show
+        Show the figure. ``None``: ``sc.settings.autoshow``.
+    save
+        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``feature_card{suffix}``, as in scanpy;
+        a ``Path``, or a string with a folder in it, is taken as it is.
+    return_fig
+        Return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes: ``"embedding"``, ``"share"``
+    and ``"activation"`` (by category), ``"genes"``, ``"enrichment"``, those that there are; else ``None``. `adata`
+    stays as it is.
+
+    Raises
+    ------
+    KeyError
+        If there is no such sparse autoencoder, feature (lists the closest), basis or column of ``obs``.
+    ValueError
+        If `groupby` holds numbers, or there is nothing to draw.
+
+    Notes
+    -----
+    Panels whose table was not computed are left out; a hint in the log names the function. Boxes are the quartiles of
+    the active cells only, whiskers their 5th and 95th percentiles.
+    """
+    name = check.feature_names(adata, [feature], key)[0]
+    n_groups = check.check_positive_int(n_groups, name="n_groups")
+    n_genes = check.check_positive_int(n_genes, name="n_genes")
+    n_terms = check.check_positive_int(n_terms, name="n_terms")
+    table = check.get_feature_table(adata, key)
+    table.index = table.index.astype(str)
+    values = check.get_codes(adata, key)[:, [table.index.get_loc(name)]].toarray().ravel()
+    match = _best_match(adata, key, name, groupby)
+    groupby = match["key"] if groupby is None and match is not None else groupby
+    groups = None if groupby is None else check.get_obs_column(adata, groupby)
+    if groups is not None and pd.api.types.is_float_dtype(groups):
+        msg = (
+            f"groupby must name categories, found numbers in adata.obs[{groupby!r}]. Cut them into bins (pd.cut) first."
+        )
+        raise ValueError(msg)
+    place = None if basis is None else coordinates(adata, basis)
+    gene_rows = _rows(adata, key, _keys.GENES, name)
+    term_rows = _rows(adata, key, _keys.ENRICHMENT, name)
+
+    parts = {"embedding": place, "groups": groups, "genes": gene_rows, "enrichment": term_rows}
+    cells = [part for part, data in parts.items() if data is not None]
+    if not cells:
+        msg = "Nothing to draw: basis=None, no groupby, and neither genes nor enrichment were computed. Name a basis."
+        raise ValueError(msg)
+    places, ratios = _layout(cells)
+    nrows = 1 + max(row for row, _, _ in places.values())
+    scale = _utils.text_scale()
+    size = ((0.6 + 2.3 * sum(ratios)) * scale, (3.4 * nrows + 0.3) * scale) if figsize is None else figsize
+    fig, grid = _utils.area(ax, size, nrows, len(ratios), width_ratios=ratios)
+    specs = {part: grid[row, start:stop] for part, (row, start, stop) in places.items()}
+
+    axes: dict[str, Axes] = {}
+    if place is not None:
+        panel = axes["embedding"] = fig.add_subplot(specs["embedding"])
+        draw_activation(panel, place[0], values)
+        panel.set(xlabel=place[1][0], ylabel=place[1][1])
+        panel.set_title(f"active in {np.count_nonzero(values) / len(values):.2%} of cells", size="medium")
+    if groups is not None:
+        row, start, _ = places["groups"]
+        pair = fig.add_subplot(grid[row, start]), fig.add_subplot(grid[row, start + 1])
+        axes |= {"share": pair[0], "activation": pair[1]}
+        _draw_groups(*pair, adata, groups, values, n_groups, match)
+    if gene_rows is not None:
+        panel = axes["genes"] = fig.add_subplot(specs["genes"])
+        draw_genes(panel, gene_rows.head(n_genes), alpha=alpha, n_rows=n_genes)
+        panel.set(xlabel="score")
+        panel.set_title("Genes", size="medium")
+    if term_rows is not None:
+        panel = axes["enrichment"] = fig.add_subplot(specs["enrichment"])
+        _draw_terms(panel, term_rows, n_terms, alpha)
+    text = _style.wrap(_style.feature_titles(table, [name])[name], 80 if ax is None else 40, 2)
+    if ax is None:
+        fig.suptitle(text, x=0.01, ha="left", weight="bold")
+    else:  # the title of the figure is not ours
+        first = next(iter(axes.values()))
+        below = first.get_title() or first.get_title(loc="left")
+        first.set_title("")
+        first.set_title(f"{text}\n{below}", loc="left")
+    return _utils.finish(fig, axes, name="feature_card", ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _layout(cells: list[str]) -> tuple[dict[str, tuple[int, int, int]], list[float]]:
+    """Row, first column and end column of each part, and the widths of the columns.
+
+    The labels have two panels side by side; what stands below them spans both.
+    """
+    pair = [0.95, 1.05]
+    if len(cells) == 4:
+        places = {"embedding": (0, 0, 1), "groups": (0, 1, 3), "genes": (1, 0, 1), "enrichment": (1, 1, 3)}
+        return places, [2.0, *pair]
+    places, ratios = {}, list[float]()
+    for part in cells:
+        columns = pair if part == "groups" else [2.0]
+        places[part] = (0, len(ratios), len(ratios) + len(columns))
+        ratios += columns
+    return places, ratios
+
+
+def _rows(adata: AnnData | MuData, key: str, name: str, feature: str) -> pd.DataFrame | None:
+    """Rows of a table that belong to the feature; none where the table was not computed."""
+    if name not in check.get_sae_slot(adata, key):
+        _logging.hint(f"feature_card: no {name} for {key!r}; run ssc.tl.feature_{name} to see them here")
+        return None
+    table = check.get_table(adata, key, name)
+    return table[table["feature"].astype(str) == feature]
+
+
+def _best_match(adata: AnnData | MuData, key: str, feature: str, groupby: str | None) -> pd.Series | None:
+    """The row of the category that the feature matches best by AUROC, of `groupby` where one was named."""
+    rows = _rows(adata, key, _keys.ASSOCIATION, feature)
+    if rows is None:
+        return None
+    rows = rows[rows["auroc"].notna() & rows["key"].isin(adata.obs.columns)]
+    rows = rows if groupby is None else rows[rows["key"] == groupby]
+    return None if rows.empty else rows.loc[rows["auroc"].idxmax()]
+
+
+def _draw_groups(
+    left: Axes,
+    right: Axes,
+    adata: AnnData | MuData,
+    groups: pd.Series,
+    values: np.ndarray,
+    n_groups: int,
+    match: pd.Series | None,
+) -> None:
+    """Share of active cells, and how active they are, by category."""
+    groupby = str(groups.name)
+    labels = pd.Categorical(groups)
+    names = labels.categories.astype(str)
+    n_cells = np.bincount(labels.codes[labels.codes >= 0], minlength=len(names))
+    n_active = np.bincount(labels.codes[(labels.codes >= 0) & (values > 0)], minlength=len(names))
+    share = n_active / np.maximum(n_cells, 1)
+    shown = np.argsort(-share, kind="stable")[:n_groups]
+    stored = _style.category_colors(adata, groupby, list(names))
+    colors = [_style.BLUE if stored is None else stored[names[i]] for i in shown]
+    y = np.arange(len(shown))
+
+    right.sharey(left)
+    left.barh(y, share[shown], color=colors, height=0.7)
+    left.set_xlabel("share active", size="small")
+    left.set(ylim=(len(shown) - 0.4, -0.6))
+    left.set_yticks(y, [_style.wrap(names[i], 26, 2) for i in shown])
+    left.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    left.locator_params(axis="x", nbins=2)
+    active = [values[(labels.codes == i) & (values > 0)] for i in shown]
+    kept = [i for i, a in enumerate(active) if len(a)]
+    boxes = right.boxplot(
+        [active[i] for i in kept],
+        positions=y[kept],
+        orientation="horizontal",
+        widths=0.6,
+        whis=(5, 95),
+        showfliers=False,
+        patch_artist=True,
+        medianprops={"color": "black"},
+        manage_ticks=False,
+    )
+    for box, i in zip(boxes["boxes"], kept, strict=True):
+        box.set(facecolor=colors[i], linewidth=0.8)
+    right.set_xlabel("activation where active", size="small")
+    right.set_xlim(left=0)
+    right.tick_params(axis="y", left=False, labelleft=False)
+    title = groupby
+    if match is not None and match["key"] == groupby:
+        title = f"{groupby}: best {match['category']} (AUROC {match['auroc']:.2f})"
+    left.set_title(_style.wrap(title, 60, 2), size="medium", loc="left")
+    for panel in (left, right):
+        panel.tick_params(axis="y", length=0, labelsize="small")
+        panel.grid(visible=False, axis="y")
+        _style.tidy(panel)
+
+
+def _draw_terms(ax: Axes, rows: pd.DataFrame, n_terms: int, alpha: float) -> None:
+    rows = top_terms(best_first(rows), n_terms)
+    labels = [_style.wrap(str(t), 34, 2) for t in rows["term"]]
+    draw_ranked(ax, labels, rows["score"].to_numpy(float), rows["padj"].to_numpy(float), alpha, n_terms)
+    ax.tick_params(axis="y", labelsize="small")
+    ax.set_xlabel("score")
+    ax.set_title("Gene sets", size="medium")

@@ -1,0 +1,96 @@
+"""Colours and text: colour scales that survive colour blindness and grey print, names that fit."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib import colors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from mudata import MuData
+
+SILENT = "#dcdcdc"  # cells where a feature is not active
+MISSING = "#f2f2f2"  # no value
+STEM = "#bdbdbd"
+MUTED = "#595959"  # remarks
+
+# Of Okabe and Ito: told apart with any colour vision.
+BLUE, ORANGE = "#0072B2", "#D55E00"
+
+
+def activation_cmap() -> colors.Colormap:
+    """From pale orange to nearly black: darker is stronger, and the weakest still stands out from the silent grey."""
+    shades = mpl.colormaps["magma_r"](np.linspace(0.14, 0.94, 256))
+    return colors.ListedColormap(shades, name="activation")
+
+
+def get_cmap(cmap: str | colors.Colormap | None, default: str | colors.Colormap) -> colors.Colormap:
+    """A copy of the colour map asked for, with missing values in light grey."""
+    chosen = default if cmap is None else cmap
+    chosen = mpl.colormaps[chosen] if isinstance(chosen, str) else chosen
+    return chosen.with_extremes(bad=MISSING)
+
+
+def feature_titles(table: pd.DataFrame, features: list[str]) -> dict[str, str]:
+    """Title of each feature: its name, and its label where it has one."""
+    if "label" not in table:
+        return {f: f for f in features}
+    labels = dict(zip(table.index.astype(str), table["label"], strict=True))
+    return {f: f if is_blank(labels[f]) else f"{f} · {labels[f]}" for f in features}
+
+
+def is_blank(label: object) -> bool:
+    """Whether a label says nothing."""
+    return not isinstance(label, str) or not label.strip() or label.strip().lower() in {"nan", "none"}
+
+
+def wrap(text: str, width: int = 32, max_lines: int = 3) -> str:
+    """Text in lines of at most `width` characters, broken at spaces, underscores and hyphens; dots where it was cut."""
+    lines = [""]
+    for piece in re.findall(r"[^\s_\-/]*[\s_\-/]+|[^\s_\-/]+", text.strip()):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        while len(piece.rstrip()) > width:
+            lines[-1], piece = piece[:width], piece[width:]
+            lines.append("")
+        lines[-1] += piece
+    lines = [line.rstrip() for line in lines if line.strip()]
+    if len(lines) > max_lines:
+        lines = [*lines[: max_lines - 1], lines[max_lines - 1][: width - 1] + "…"]
+    return "\n".join(lines).replace("$", r"\$")  # matplotlib would read formulas between dollar signs
+
+
+def category_colors(adata: AnnData | MuData, groupby: str, categories: list[str]) -> dict[str, str] | None:
+    """Colours that scanpy stored for `groupby`, by category; none where there are none for each."""
+    stored = adata.uns.get(f"{groupby}_colors")
+    if stored is None or groupby not in adata.obs.columns:
+        return None
+    known = pd.Categorical(adata.obs[groupby]).categories.astype(str)
+    if len(stored) < len(known) or not all(colors.is_color_like(c) for c in stored):
+        return None
+    by_name: Mapping[str, str] = dict(zip(known, map(str, stored), strict=False))
+    return {c: by_name[c] for c in categories} if set(categories) <= set(by_name) else None
+
+
+def tidy(ax: Axes) -> None:
+    """Only the two axes that are read."""
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def limits(values: np.ndarray, *, center: float | None, full: tuple[float, float] | None) -> tuple[float, float]:
+    """Ends of a colour scale: the full range of a bounded measure, else symmetric around `center`, or from 0 up."""
+    if full is not None:
+        return full
+    values = values[np.isfinite(values)]
+    if center is None:
+        return min(0.0, float(values.min(initial=0))), float(values.max(initial=0)) or 1.0
+    reach = float(np.abs(values - center).max(initial=0)) or 1.0
+    return center - reach, center + reach

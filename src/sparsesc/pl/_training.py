@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from sparsesc import _keys
+from sparsesc import _validation as check
+
+from . import _style, _utils
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from mudata import MuData
+
+    from ._utils import Drawn, Save
+
+_TITLES = {
+    "fvu": "Unexplained variance (FVU)",
+    "l0": "Active features per cell (L0)",
+    "dead_fraction": "Dead features",
+    "lr": "Learning rate",
+    "seconds": "Seconds",
+}
+_LEAST = {"dead_fraction": 0.04}  # so that a share of next to nothing looks like it
+_LOGARITHMIC = 3.0  # an FVU that falls by this factor is read better on a log scale
+
+
+def training(
+    adata: AnnData | MuData,
+    metrics: str | Sequence[str] | None = None,
+    *,
+    key: str = "sae",
+    ncols: int = 4,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: Save = None,
+    return_fig: bool | None = None,
+) -> Drawn:
+    """Training curves of a sparse autoencoder, one panel each.
+
+    Parameters
+    ----------
+    adata
+        Object that holds a fitted sparse autoencoder.
+    metrics
+        ``"fvu"`` (training and validation), ``"l0"``, ``"dead_fraction"``, ``"lr"``, ``"seconds"``, or several.
+        ``None``: the first four.
+    key
+        Name of the sparse autoencoder.
+    ncols
+        Panels in a row.
+    ax
+        Axes to draw on, for one metric.
+    show
+        Show the figure. ``None``: ``sc.settings.autoshow``.
+    save
+        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``training{suffix}``, as in scanpy;
+        a ``Path``, or a string with a folder in it, is taken as it is.
+    return_fig
+        Return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``; else with ``show=False`` the axes, or a list of them for several metrics; else
+    ``None``. `adata` stays as it is.
+
+    Raises
+    ------
+    KeyError
+        If there is no such sparse autoencoder, or it has no history here (it was applied to these cells, not fitted).
+    ValueError
+        If a metric is unknown.
+
+    Notes
+    -----
+    FVU is the fraction of variance unexplained; the ring marks the epoch whose state was kept. The curves say whether
+    training has converged, not whether features mean anything: a code of random directions also explains variance.
+    """
+    table = check.get_table(adata, key, _keys.HISTORY)
+    names = list(_TITLES)[:4] if metrics is None else check.as_list(metrics)
+    for name in names:
+        check.check_choice(name, _TITLES, name="metric")
+    ncols = check.check_positive_int(ncols, name="ncols")
+    params = check.get_sae_slot(adata, key)[_keys.PARAMS]
+
+    fig, axes = _utils.panels(len(names), ncols, _utils.panel_size((3.2, 2.6)), ax)
+    for axis, name in zip(axes, names, strict=True):
+        if name == "fvu":
+            _draw_fvu(axis, table, params.get("best_epoch"))
+        else:
+            # not clipped: a curve along 0 would hide behind the axis
+            axis.plot(table["epoch"], table[name], color=_style.BLUE, marker=_marker(table), clip_on=False, zorder=3)
+            axis.set_ylim(0, 1.15 * max(_LEAST.get(name, 0.0), float(table[name].max())) or 1.0)
+        if name == "l0" and params.get("k") is not None:
+            axis.axhline(float(params["k"]), color=_style.MUTED, ls=":", lw=1, zorder=0)
+            axis.annotate(
+                f"k = {params['k']}",
+                (1, float(params["k"])),
+                xycoords=("axes fraction", "data"),
+                xytext=(-2, 3),
+                textcoords="offset points",
+                ha="right",
+                color=_style.MUTED,
+                size="small",
+            )
+        if name == "dead_fraction":
+            axis.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+        if name == "lr":
+            axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+        axis.set(xlabel="Epoch")
+        axis.set_title(_TITLES[name], size="medium")
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        _style.tidy(axis)
+    drawn = axes[0] if len(names) == 1 else axes
+    return _utils.finish(fig, drawn, name="training", ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _draw_fvu(ax: Axes, table: pd.DataFrame, best: int | None) -> None:
+    curves = {
+        "training": (table["train_fvu"].to_numpy(float), _style.BLUE, "--"),
+        "validation": (table["validation_fvu"].to_numpy(float), _style.ORANGE, "-"),
+    }
+    epochs = table["epoch"].to_numpy()
+    for label, (values, color, style) in curves.items():
+        if np.isfinite(values).any():  # no validation cells: no curve
+            ax.plot(epochs, values, color=color, ls=style, label=label, marker=_marker(table))
+    judged = curves["validation"] if np.isfinite(curves["validation"][0]).any() else curves["training"]
+    kept = np.flatnonzero(epochs == best) if best is not None else np.array([], int)
+    if len(kept):
+        at = epochs[kept[0]], judged[0][kept[0]]
+        ax.plot(*at, marker="o", mfc="none", mec=judged[1], ms=8, mew=1.5, ls="", label=f"kept: {at[1]:.3f}", zorder=3)
+    values = np.concatenate([c[0] for c in curves.values()])
+    values = values[np.isfinite(values) & (values > 0)]
+    if len(values) and values.max() > _LOGARITHMIC * values.min():
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(
+            LogLocator(subs=(1.0, 2.0, 3.0, 5.0) if values.max() < 30 * values.min() else (1.0,))
+        )
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_locator(NullLocator())
+    ax.legend(frameon=False, fontsize="small")
+
+
+def _marker(table: pd.DataFrame) -> str:
+    """A single epoch would be invisible as a line."""
+    return "o" if len(table) == 1 else ""
