@@ -1,6 +1,6 @@
 """Execute every notebook of this folder with little training, in a temporary folder: does it still run?
 
-Notebooks read ``SPARSESC_TUTORIAL_SHORT`` to train less. Nothing is written back: the outputs that a notebook keeps are
+Notebooks read ``SPARSESC_TUTORIAL_EPOCHS`` to train less. Nothing is written back: the outputs that a notebook keeps are
 those of a full run.
 """
 
@@ -23,7 +23,7 @@ def main() -> int:
     if not os.environ.get("SPARSESC_DATA_DIR"):
         print("Tutorials were not run: SPARSESC_DATA_DIR is not set.")
         return 0
-    os.environ["SPARSESC_TUTORIAL_SHORT"] = "1"
+    os.environ["SPARSESC_TUTORIAL_EPOCHS"] = "3"
     notebooks = sorted(HERE.glob("*.ipynb"))
     if not notebooks:
         print(f"No notebooks in {HERE}.")
