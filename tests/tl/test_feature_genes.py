@@ -165,12 +165,17 @@ def test_features_with_few_cells_have_no_rows(adata):
     codes[:, 5] = 0
     codes[:9, 5] = 1
     codes[:, 6] = 1  # never silent
+    codes[:, 8] = 0
+    codes[3, 8] = 1  # no variance in one cell
+    codes[3, 9] = 0
+    codes[:3, 9] = 1
+    codes[4:, 9] = 1  # nor in one silent cell
     adata.obsm["X_sae"] = codes.tocsr()
     found = table(adata)
-    assert not {"sae_2", "sae_5", "sae_6"} & set(found["feature"])
-    assert (adata.varm["sae_genes"][:, [2, 5, 6]] == 0).all()
-    assert adata.uns["sae"]["features"]["top_genes"].iloc[[2, 5, 6]].tolist() == ["", "", ""]
-    assert adata.uns["sae"]["params"]["feature_genes"]["n_tests"] == 61 * 765
+    assert not {"sae_2", "sae_5", "sae_6", "sae_8", "sae_9"} & set(found["feature"])
+    assert (adata.varm["sae_genes"][:, [2, 5, 6, 8, 9]] == 0).all()
+    assert adata.uns["sae"]["features"]["top_genes"].iloc[[2, 5, 6, 8, 9]].tolist() == [""] * 5
+    assert adata.uns["sae"]["params"]["feature_genes"]["n_tests"] == 59 * 765
     table(adata, min_cells=9)
     assert "sae_5" in set(adata.uns["sae"]["genes"]["feature"])
 

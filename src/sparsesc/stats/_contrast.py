@@ -215,6 +215,10 @@ def contrast_rows(
     for f in range(len(n_strong)):
         n1, n0 = float(n_strong[f]), float(n_silent[f])
         n = n1 + n0
+        if min(n1, n0) < 2.0:  # no variance to compare with: such features are not among the tested
+            t[f] = 0.0
+            log_p[f] = 0.0
+            continue
         for g in range(len(total)):
             mean1, var1, mean0, var0 = _pair(sums[f], g, n1, n0, sampled, total[g], squares[g])
             statistic, df = _welch(mean1, var1, n1, mean0, var0, n0, trusted_n[g])

@@ -110,6 +110,8 @@ def log_p_relabelled(r: float, skewness: float, n: float) -> float:
     ``skewness`` is the product of the population skewnesses of both lists. Over all shufflings r has mean 0, variance
     1 / (n - 1) and third moment as used here, exactly.
     """
+    if n < 3.0:  # one value each way: nothing to shuffle
+        return 0.0
     return log_p_pearson3(r * math.sqrt(n - 1.0), skewness * math.sqrt(n - 1.0) / (n - 2.0))
 
 
