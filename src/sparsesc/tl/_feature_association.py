@@ -122,7 +122,7 @@ def feature_association(
     The usual normal approximation of the Mann-Whitney test fails for sparse features and small categories, where few
     active cells are expected in the category: with labels shuffled, p < 1e-5 comes tens to hundreds of times too often,
     and adjusted p-values below 0.05 appear in nearly every data set. Hence the default of
-    `pvalues`: with shuffled cells it gave an adjusted p below 0.05 in 2 % of data sets, the approximation alone in 55 %.
+    `pvalues`: of 60 shuffled data sets, 2 % had an adjusted p below 0.05 with it, 55 % with the approximation alone.
 
     References
     ----------
