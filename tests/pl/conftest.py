@@ -53,10 +53,18 @@ def term_table(scores: np.ndarray, features: pd.Index, genes: pd.Index) -> pd.Da
     return pd.concat(rows, ignore_index=True).sort_values(["feature", "pval"], ignore_index=True)
 
 
+_BUILT = {}
+
+
 @pytest.fixture
-def described(pbmc68k_code):
+def described(request):
     """`pbmc68k_code` with its history and the tables of associations, genes and enrichment; feature 63 is dead."""
-    adata = pbmc68k_code
+    if not _BUILT:
+        _BUILT["adata"] = describe(request.getfixturevalue("pbmc68k_code"))
+    return _BUILT["adata"].copy()
+
+
+def describe(adata):
     slot = adata.uns["sae"]
     codes = adata.obsm["X_sae"].tolil()
     codes[:, 63] = 0

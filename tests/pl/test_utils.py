@@ -235,7 +235,7 @@ def test_features_by_position(described):
     assert ax.get_title() == "sae_7"
     with pytest.raises(KeyError, match="Feature 64 of 'sae' is out of range: there are 64"):
         ssc.pl.feature_umap(described, 64)
-    with pytest.raises(TypeError, match="found float: 1.5"):
+    with pytest.raises(TypeError, match=r"found float: 1\.5"):
         ssc.pl.feature_umap(described, [1.5])
     with pytest.raises(ValueError, match="No features asked for"):
         ssc.pl.feature_umap(described, [])

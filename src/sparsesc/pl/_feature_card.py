@@ -220,19 +220,20 @@ def _draw_groups(
     left.locator_params(axis="x", nbins=2)
     active = [values[(labels.codes == i) & (values > 0)] for i in shown]
     kept = [i for i, a in enumerate(active) if len(a)]
-    boxes = right.boxplot(
-        [active[i] for i in kept],
-        positions=y[kept],
-        orientation="horizontal",
-        widths=0.6,
-        whis=(5, 95),
-        showfliers=False,
-        patch_artist=True,
-        medianprops={"color": "black"},
-        manage_ticks=False,
-    )
-    for box, i in zip(boxes["boxes"], kept, strict=True):
-        box.set(facecolor=colors[i], linewidth=0.8)
+    if kept:
+        boxes = right.boxplot(
+            [active[i] for i in kept],
+            positions=y[kept],
+            orientation="horizontal",
+            widths=0.6,
+            whis=(5, 95),
+            showfliers=False,
+            patch_artist=True,
+            medianprops={"color": "black"},
+            manage_ticks=False,
+        )
+        for box, i in zip(boxes["boxes"], kept, strict=True):
+            box.set(facecolor=colors[i], linewidth=0.8)
     right.set_xlabel("activation where active", size="small")
     right.set_xlim(left=0)
     right.tick_params(axis="y", left=False, labelleft=False)

@@ -119,7 +119,8 @@ def feature_density(
 def _edges(density: np.ndarray, bins: int) -> np.ndarray:
     """Bins of equal width in log10, with room at both ends."""
     low, high = (density.min(), density.max()) if len(density) else (1e-3, 1.0)
-    low, high = np.log10(low), np.log10(high)
-    if high - low < 0.1:
-        low, high = low - 0.5, high + 0.5
-    return np.logspace(low, high + 1e-9, bins + 1)
+    if high < 1.25 * low:
+        low, high = low / 3, high * 3
+    edges = np.geomspace(low, high, bins + 1)
+    edges[[0, -1]] = low, high  # as rounded, they could leave out the features at the ends
+    return edges
