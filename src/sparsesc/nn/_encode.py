@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-_BUFFER_BYTES = 32 * 2**20
+_BUFFER_BYTES = 8 * 2**20
 _MAX_ROWS = 8192
 
 
