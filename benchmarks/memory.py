@@ -102,8 +102,8 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.memory", "--one", str(n), "--repeats", str(repeats)]
         m = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         lines.append(
-            f"| {n:,} | {m['active']:.1f} | {m['seconds']:.2f} | {m['product']:.2f} | {m['seconds'] / m['product']:.2f} | "
-            f"{m['extra_mib']:.0f} | {m['result_mib']:.0f} | {n * FEATURES * 4 / 2**20:,.0f} |"
+            f"| {n:,} | {m['active']:.1f} | {m['seconds']:.2f} | {m['product']:.2f} | "
+            f"{m['seconds'] / m['product']:.2f} | {m['extra_mib']:.0f} | {m['result_mib']:.0f} | {n * FEATURES * 4 / 2**20:,.0f} |"
         )
         print(lines[-1], flush=True)
         if m["extra_mib"] > 2048 and n <= 200_000:

@@ -1,7 +1,7 @@
 """Execute every notebook of this folder with little training, in a temporary folder: does it still run?
 
-Notebooks read ``SPARSESC_TUTORIAL_EPOCHS`` to train less. Nothing is written back: the outputs that a notebook keeps are
-those of a full run.
+Notebooks read ``SPARSESC_TUTORIAL_EPOCHS`` to train less. Nothing is written back: the outputs that a notebook keeps
+are those of a full run.
 """
 
 from __future__ import annotations
