@@ -51,12 +51,14 @@ def pearson_rows(
     skew_activation: np.ndarray,
     skewness: np.ndarray,
     relabel: bool,
+    with_p: bool,
     r: np.ndarray,
     log_p: np.ndarray,
 ) -> None:
     """Pearson r and the logarithm of a two-sided p; r is 0 and p is 1 for constants.
 
     With ``relabel`` p is that of r when cells are shuffled, otherwise that of t with n - 2 degrees of freedom.
+    Without ``with_p`` all p are 1.
     """
     for f in range(len(mean_activation)):
         for g in range(len(mean)):
@@ -66,6 +68,8 @@ def pearson_rows(
                 value = (sums[f, g, 0] / n - mean_activation[f] * mean[g]) / spread
                 value = min(max(value, -1.0), 1.0)
                 r[f, g] = value
+                if not with_p:
+                    continue
                 if relabel:
                     log_p[f, g] = log_p_relabelled(value, skew_activation[f] * skewness[g], n)
                     continue

@@ -99,16 +99,26 @@ class Contrast:
         variance: it then gets at least the variance of the other group. 0 leaves plain Welch.
     relabel
         Take p from random relabelling of cells rather than from the t distribution.
+    with_p
+        Whether p is wanted at all: without it, all p are 1.
     """
 
     def __init__(
-        self, members: Membership, totals: ColumnTotals, *, min_cells: int, skew_guard: float, relabel: bool
+        self,
+        members: Membership,
+        totals: ColumnTotals,
+        *,
+        min_cells: int,
+        skew_guard: float,
+        relabel: bool,
+        with_p: bool = True,
     ) -> None:
         self.members = members
         self.totals = totals
         self.tested = members.tested(min_cells)
         self.sums_shape: tuple[int, ...] = (2, len(totals.total), 2)
         self.relabel = relabel
+        self._with_p = with_p
         self.trusted = trusted_group_size(totals, skew_guard)
 
     def first_entries(self, features: slice) -> np.ndarray:
@@ -131,7 +141,7 @@ class Contrast:
         members = self.members
         contrast_rows(
             sums, members.n_strong[features], members.n_silent[features], members.sampled, self.totals.total,
-            self.totals.squares, self.totals.skewness, self.trusted, self.relabel, t, log_p,
+            self.totals.squares, self.totals.skewness, self.trusted, self.relabel, self._with_p, t, log_p,
         )  # fmt: skip
         return ContrastBlock(features.start, features.stop, t, log_p, sums, self)
 
@@ -175,9 +185,13 @@ class Correlation:
         Features active in fewer cells, or silent in none, are not tested.
     relabel
         Take p from shuffling cells rather than from the t distribution.
+    with_p
+        Whether p is wanted at all: without it, all p are 1.
     """
 
-    def __init__(self, codes: sparse.csr_matrix, totals: ColumnTotals, *, min_cells: int, relabel: bool) -> None:
+    def __init__(
+        self, codes: sparse.csr_matrix, totals: ColumnTotals, *, min_cells: int, relabel: bool, with_p: bool = True
+    ) -> None:
         csc = codes.tocsc(copy=True)
         csc.eliminate_zeros()
         csc.sort_indices()
@@ -187,6 +201,7 @@ class Correlation:
         self._rows = csc.indices.astype(np.int32)
         self._activation = csc.data
         self.relabel = relabel
+        self._with_p = with_p
         self._activations = column_totals(csc)
         self._mean, self._sd = self._activations.mean, np.sqrt(self._activations.variance)
         self.tested = (self.n_active >= min_cells) & (self._sd > 0)
@@ -212,7 +227,7 @@ class Correlation:
         pearson_rows(
             sums, self._mean[features], self._sd[features], self.totals.n,
             self.totals.mean, np.sqrt(self.totals.variance), self._activations.skewness[features],
-            self.totals.skewness, self.relabel, r, log_p,
+            self.totals.skewness, self.relabel, self._with_p, r, log_p,
         )  # fmt: skip
         return CorrelationBlock(features.start, features.stop, r, log_p, sums, self)
 

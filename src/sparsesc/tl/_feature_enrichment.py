@@ -204,7 +204,7 @@ class _GeneScores:
             self.tested = (self._scores != 0).any(1)
             self._job = None
         else:
-            self._job = open_genes(adata, key, GeneSettings.read(asked), max_memory=max_memory)
+            self._job = open_genes(adata, key, GeneSettings.read(asked), max_memory=max_memory, with_p=False)
             self.genes = self._job.genes
             self.universe = self._job.varies
             self.tested = self._job.statistic.tested

@@ -65,10 +65,11 @@ class GeneJob:
         return np.flatnonzero(self.blocks.totals.varies)
 
 
-def open_genes(adata: AnnData, key: str, settings: GeneSettings, *, max_memory: float) -> GeneJob:
+def open_genes(adata: AnnData, key: str, settings: GeneSettings, *, max_memory: float, with_p: bool = True) -> GeneJob:
     """Codes, expression matrix and the statistic between them.
 
-    A quarter of `max_memory` (GiB) is for a copy of the matrix, a quarter for running sums, a quarter for p-values.
+    Without `with_p` only scores are computed. A quarter of `max_memory` (GiB) is for a copy of the matrix, one for
+    running sums, one for p-values.
     """
     matrix, genes = check.get_expression(adata, layer=settings.layer or None, use_raw=settings.use_raw)
     codes = check.get_codes(adata, key)
@@ -78,7 +79,7 @@ def open_genes(adata: AnnData, key: str, settings: GeneSettings, *, max_memory: 
     relabel = settings.pvalues == "permutation"
     statistic: Statistic
     if settings.method == "correlation":
-        statistic = Correlation(codes, blocks.totals, min_cells=settings.min_cells, relabel=relabel)
+        statistic = Correlation(codes, blocks.totals, min_cells=settings.min_cells, relabel=relabel, with_p=with_p)
     else:
         members = strong_and_silent(
             codes,
@@ -88,7 +89,12 @@ def open_genes(adata: AnnData, key: str, settings: GeneSettings, *, max_memory: 
             rng=np.random.default_rng(settings.seed),
         )
         statistic = Contrast(
-            members, blocks.totals, min_cells=settings.min_cells, skew_guard=settings.skew_guard, relabel=relabel
+            members,
+            blocks.totals,
+            min_cells=settings.min_cells,
+            skew_guard=settings.skew_guard,
+            relabel=relabel,
+            with_p=with_p,
         )
     return GeneJob(statistic, blocks, genes, share)
 
