@@ -101,9 +101,10 @@ def main() -> None:
     for n in sizes:
         command = [sys.executable, "-m", "benchmarks.memory", "--one", str(n), "--repeats", str(repeats)]
         m = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        ratio, dense = m["seconds"] / m["product"], n * FEATURES * 4 / 2**20
         lines.append(
-            f"| {n:,} | {m['active']:.1f} | {m['seconds']:.2f} | {m['product']:.2f} | "
-            f"{m['seconds'] / m['product']:.2f} | {m['extra_mib']:.0f} | {m['result_mib']:.0f} | {n * FEATURES * 4 / 2**20:,.0f} |"
+            f"| {n:,} | {m['active']:.1f} | {m['seconds']:.2f} | {m['product']:.2f} | {ratio:.2f} | "
+            f"{m['extra_mib']:.0f} | {m['result_mib']:.0f} | {dense:,.0f} |"
         )
         print(lines[-1], flush=True)
         if m["extra_mib"] > 2048 and n <= 200_000:
