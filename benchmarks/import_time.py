@@ -42,7 +42,7 @@ def main() -> int:
     for _ in range(repeats):
         for name, statement in STATEMENTS.items():
             times[name].append(seconds(statement))
-    # Ratios are taken turn by turn, so that a slow moment hits both sides of each. Seconds would say more of the machine.
+    # Turn by turn, so that a slow moment hits both sides. Seconds would say more of the machine than of the import.
     ratios = {
         name: statistics.median(a / b for a, b in zip(values, times["scanpy"], strict=True))
         for name, values in times.items()
