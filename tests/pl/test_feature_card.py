@@ -49,8 +49,21 @@ def test_the_best_matching_column_is_chosen(described):
     table = described.uns["sae"]["association"]
     table.loc[(table["feature"] == "sae_4") & (table["category"] == "G2M"), "auroc"] = 0.999
     axes = ssc.pl.feature_card(described, "sae_4", show=False)
-    assert axes["share"].get_title(loc="left") == "phase: best G2M (AUROC 1.00)"
+    assert axes["share"].get_title(loc="left") == "phase: G2M (AUROC 1.00)"
     assert set(labels(axes["share"])) == {"G1", "S", "G2M"}
+
+
+def test_the_label_comes_with_its_score_on_held_out_cells(described):
+    table = described.uns["sae"]["features"]
+    table["label"], table["label_auroc_heldout"] = "phase: S", 0.654
+    axes = ssc.pl.feature_card(described, "sae_4", show=False)
+    assert axes["share"].get_title(loc="left") == "phase: S (held-out AUROC 0.65)"
+    table["label"] = "S"
+    axes = ssc.pl.feature_card(described, "sae_4", show=False)
+    assert axes["share"].get_title(loc="left") == "phase: S (held-out AUROC 0.65)"
+    axes = ssc.pl.feature_card(described, "sae_4", groupby="bulk_labels", show=False)
+    assert axes["share"].get_title(loc="left").startswith("bulk_labels: ")
+    assert "held-out" not in axes["share"].get_title(loc="left")
 
 
 def test_parts_that_were_not_computed_are_left_out(described):

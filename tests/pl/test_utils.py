@@ -264,3 +264,14 @@ def test_users_text_size_scales_figures(described):
     with plt.rc_context({"font.size": 20}):
         large = ssc.pl.association(described, return_fig=True).get_size_inches()
     assert large == pytest.approx(2 * small)
+
+
+def test_mudata_with_a_joint_code(described):
+    from mudata import MuData
+
+    joint = MuData({"rna": described.copy()})
+    joint.obsm["X_sae"], joint.obsm["X_umap"] = described.obsm["X_sae"], described.obsm["X_umap"]
+    joint.uns["sae"] = described.uns["sae"]
+    joint.obs["bulk_labels"] = described.obs["bulk_labels"]
+    for name in PLOTS:
+        call(name, joint, show=False)

@@ -119,7 +119,7 @@ def association(
     wide = on_diagonal(wide.loc[shown])
     titles = _style.feature_titles(check.get_feature_table(adata, key), list(wide.index))
 
-    rows = [_style.wrap(titles[f], 30 if swap_axes else 44, 1) for f in wide.index]
+    rows = [_style.wrap(titles[f], 40 if swap_axes else 44, 1) for f in wide.index]
     columns = [_style.wrap(str(c), 34, 1) for c in wide.columns.get_level_values("category")]
     blocks = list(wide.columns.get_level_values("key"))
     colors = [_column_color(adata, *pair) for pair in wide.columns]

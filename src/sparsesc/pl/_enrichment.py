@@ -108,7 +108,7 @@ def enrichment(
     shown = table[table["feature"].isin(names) & table["term"].isin(terms)]
 
     rows = [_style.wrap(t, 42, 3) for t in terms]
-    columns = [_style.wrap(titles[f], 30, 1) for f in names]
+    columns = [_style.wrap(titles[f], 40, 1) for f in names]
     heights = np.array([0.12 + 0.14 * (1 + r.count("\n")) for r in rows])
     width = 2.2 + 0.34 * len(names) + 0.08 * max(len(line) for r in rows for line in r.split("\n"))
     height = max(2.8, 0.6 + heights.sum()) + 0.06 * max(map(len, columns))

@@ -51,8 +51,8 @@ def feature_card(
     key
         Name of the sparse autoencoder.
     groupby
-        Column of ``obs`` whose categories are compared. ``None``: the one with the category that the feature matches
-        best by ``uns[key]["association"]``, if that was computed.
+        Column of ``obs`` whose categories are compared. ``None``: the one with the category that the feature is named
+        after or matches best, by :func:`sparsesc.tl.feature_association`, if that was computed.
     basis
         Entry of ``obsm`` to draw on; ``None`` leaves the map out.
     n_groups
@@ -100,8 +100,8 @@ def feature_card(
     table = check.get_feature_table(adata, key)
     table.index = table.index.astype(str)
     values = check.get_codes(adata, key)[:, [table.index.get_loc(name)]].toarray().ravel()
-    match = _best_match(adata, key, name, groupby)
-    groupby = match["key"] if groupby is None and match is not None else groupby
+    match = _best_match(adata, key, name, table.loc[name], groupby)
+    groupby = match[0] if groupby is None and match is not None else groupby
     groups = None if groupby is None else check.get_obs_column(adata, groupby)
     if groups is not None and pd.api.types.is_float_dtype(groups):
         msg = (
@@ -180,14 +180,27 @@ def _rows(adata: AnnData | MuData, key: str, name: str, feature: str) -> pd.Data
     return table[table["feature"].astype(str) == feature]
 
 
-def _best_match(adata: AnnData | MuData, key: str, feature: str, groupby: str | None) -> pd.Series | None:
-    """The row of the category that the feature matches best by AUROC, of `groupby` where one was named."""
+def _best_match(
+    adata: AnnData | MuData, key: str, feature: str, about: pd.Series, groupby: str | None
+) -> tuple[str, str] | None:
+    """The column that tells most about the feature, or `groupby`, and what to say about the best category in it.
+
+    That is the category the feature is named after, with its score on held-out cells; else the largest AUROC.
+    """
     rows = _rows(adata, key, _keys.ASSOCIATION, feature)
     if rows is None:
         return None
     rows = rows[rows["auroc"].notna() & rows["key"].isin(adata.obs.columns)]
     rows = rows if groupby is None else rows[rows["key"] == groupby]
-    return None if rows.empty else rows.loc[rows["auroc"].idxmax()]
+    if rows.empty:
+        return None
+    column, category = rows["key"].astype(str), rows["category"].astype(str)
+    named = rows[(category == about.get("label")) | (column + ": " + category == about.get("label"))]
+    best = rows.loc[rows["auroc"].idxmax()] if named.empty else named.iloc[0]
+    held_out = about.get("label_auroc_heldout", np.nan)
+    if not named.empty and np.isfinite(held_out):
+        return str(best["key"]), f"{best['category']} (held-out AUROC {held_out:.2f})"
+    return str(best["key"]), f"{best['category']} (AUROC {best['auroc']:.2f})"
 
 
 def _draw_groups(
@@ -197,7 +210,7 @@ def _draw_groups(
     groups: pd.Series,
     values: np.ndarray,
     n_groups: int,
-    match: pd.Series | None,
+    match: tuple[str, str] | None,
 ) -> None:
     """Share of active cells, and how active they are, by category."""
     groupby = str(groups.name)
@@ -237,9 +250,7 @@ def _draw_groups(
     right.set_xlabel("activation where active", size="small")
     right.set_xlim(left=0)
     right.tick_params(axis="y", left=False, labelleft=False)
-    title = groupby
-    if match is not None and match["key"] == groupby:
-        title = f"{groupby}: best {match['category']} (AUROC {match['auroc']:.2f})"
+    title = groupby if match is None else f"{groupby}: {match[1]}"
     left.set_title(_style.wrap(title, 60, 2), size="medium", loc="left")
     for panel in (left, right):
         panel.tick_params(axis="y", length=0, labelsize="small")

@@ -62,9 +62,10 @@ def wrap(text: str, width: int = 32, max_lines: int = 3) -> str:
             lines[-1], piece = piece[:width], piece[width:]
             lines.append("")
         lines[-1] += piece
-    lines = [line.rstrip() for line in lines if line.strip()]
     if len(lines) > max_lines:
-        lines = [*lines[: max_lines - 1], lines[max_lines - 1][: width - 1] + "…"]
+        cut = "".join(lines[max_lines - 1 :])[: width - 1].rstrip()
+        lines = [*lines[: max_lines - 1], f"{cut}…"]
+    lines = [line.rstrip() for line in lines if line.strip()]
     return "\n".join(lines).replace("$", r"\$")  # matplotlib would read formulas between dollar signs
 
 
