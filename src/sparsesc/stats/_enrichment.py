@@ -13,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from ._student import log_normal_tail, log_p_two_sided
+from ._top_pairs import best_pairs
 
 
 class SetTest(Protocol):
@@ -139,33 +140,30 @@ class Ora:
         self._sets = (sets != 0).astype(np.float64)
         self._size = np.asarray(self._sets.sum(1)).ravel().astype(np.int64)
         self._n_up = n_up
+        self._sizes, self._size_at = np.unique(self._size, return_inverse=True)
+        self._log_sf: dict[int, np.ndarray] = {}
 
     def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Log2 of overlap over expected overlap (each + 0.5), p of as large an overlap, the top genes' statistic."""
         n = statistic.shape[1]
         top = np.zeros(statistic.shape)
-        columns = np.argsort(-statistic, axis=1, kind="stable")[:, : self._n_up]
-        chosen = np.take_along_axis(statistic, columns, axis=1)
-        np.put_along_axis(top, columns, np.maximum(chosen, 0.0), axis=1)
+        rows, columns, _ = best_pairs(statistic, self._n_up, "up")
+        top[rows, columns] = statistic[rows, columns]
         overlap = np.rint(_times((top > 0).astype(np.float64), self._sets)).astype(np.int64)
-        drawn = (top > 0).sum(1)[:, None]
-        size = self._size[None, :]
-        expected = size * drawn / n
-        enrichment = np.log2((overlap + 0.5) / (expected + 0.5))
-        return enrichment, _hypergeom_log_sf(overlap, n, size, drawn), top
+        drawn = (top > 0).sum(1)
+        expected = self._size[None, :] * drawn[:, None] / n
+        log_p = np.vstack([self._tails(n, int(d))[self._size_at, row] for d, row in zip(drawn, overlap, strict=True)])
+        return np.log2((overlap + 0.5) / (expected + 0.5)), log_p, top
 
+    def _tails(self, n: int, drawn: int) -> np.ndarray:
+        """Logarithm of P(overlap >= k), set sizes x k; computed once for all features that draw as many genes."""
+        from scipy.stats import hypergeom
 
-def _hypergeom_log_sf(overlap: np.ndarray, n: int, size: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Log P(X >= overlap); few distinct cases make up a large table, so each is computed once."""
-    from scipy.stats import hypergeom
-
-    size, drawn = np.broadcast_to(size, overlap.shape), np.broadcast_to(drawn, overlap.shape)
-    code = (overlap.astype(np.int64) * (n + 1) + size) * (n + 1) + drawn
-    distinct, place = np.unique(code.ravel(), return_inverse=True)
-    rest, drawn_d = np.divmod(distinct, n + 1)
-    overlap_d, size_d = np.divmod(rest, n + 1)
-    tail = np.minimum(hypergeom.logsf(overlap_d - 1, n, size_d, drawn_d), 0.0)
-    return tail[place].reshape(overlap.shape)
+        if drawn not in self._log_sf:
+            k = np.arange(drawn + 1)
+            log_pmf = hypergeom.logpmf(k[None, :], n, self._sizes[:, None], drawn)
+            self._log_sf[drawn] = np.minimum(np.logaddexp.accumulate(log_pmf[:, ::-1], axis=1)[:, ::-1], 0.0)
+        return self._log_sf[drawn]
 
 
 @numba.njit(nogil=True, cache=True)

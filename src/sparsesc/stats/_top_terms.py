@@ -73,9 +73,10 @@ class TermReducer:
         """Test the features at these positions, given their gene statistics."""
         score, log_p, evidence = self._test(np.asarray(statistic, dtype=np.float64))
         self._pool.add(log_p)
+        rows, terms, _ = best_pairs(-log_p, self._n_top, "both")
         # equal p-values (of a discrete test) are told apart by the size of the score
-        merit = -log_p + 1e-9 * np.abs(score) / (1 + np.abs(score))
-        rows, terms, _ = best_pairs(merit, self._n_top, "both")
+        order = np.lexsort((-np.abs(score[rows, terms]), log_p[rows, terms], rows))
+        rows, terms = rows[order], terms[order]
         genes = np.empty((len(rows), self._n_leading), np.int32)
         leading_genes(
             evidence,
@@ -87,7 +88,7 @@ class TermReducer:
             self._sets.data,
             genes,
         )
-        positive = np.where(score > 0, merit, -1.0)
+        positive = np.where(score > 0, 1e-9 * np.tanh(score) - log_p, -1.0)
         best = positive.argmax(1)
         every = np.arange(len(features))
         return {
