@@ -293,7 +293,7 @@ def get_expression(adata: AnnData, *, layer: str | None = None, use_raw: bool | 
         msg = "use_raw=True, but adata.raw is None. Set adata.raw, or use X or a layer."
         raise ValueError(msg)
     if layer is not None and layer not in adata.layers:
-        layers = [name for name in adata.layers if name is not None]  # anndata lists X among them, as None
+        layers = [name for name in adata.layers.keys() if name is not None]  # anndata lists X among them, as None
         msg = f"Did not find adata.layers[{layer!r}]. Available: {listing(layers)}."
         raise KeyError(msg)
     if use_raw is None:
