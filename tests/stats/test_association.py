@@ -123,7 +123,7 @@ def share_below(p: np.ndarray, levels: list[float]) -> np.ndarray:
     return np.array([(p < level).mean() for level in levels])
 
 
-@pytest.mark.parametrize("method", ["permutation", "asymptotic"])
+@pytest.mark.parametrize("method", ["auto", "permutation", "asymptotic"])
 def test_uniform_where_many_cells_are_active(cells, method):
     """32,000 tests of real, often active features in large labels, cells of every feature shuffled on their own."""
     codes, labels = cells
@@ -162,7 +162,19 @@ def test_rare_features_and_small_labels_hold_their_level(cells):
     assert share_below(usual, [1e-4])[0] > 5e-4  # why the usual approximation is not the default
 
 
-def test_false_discovery_rate_without_signal(cells):
+def test_auto_is_the_usual_test_under_the_rule_of_five(cells):
+    codes, labels = cells
+    ranked = rank_columns(codes)
+    chosen, usual, shuffled = (mann_whitney(ranked, labels, method=m)[1] for m in ("auto", "asymptotic", "permutation"))
+    active, members = np.diff(codes.tocsc().indptr), np.bincount(labels)
+    enough = np.outer(active, np.minimum(members, 700 - members) / 700) >= 5
+    assert 0.1 < enough.mean() < 0.9
+    np.testing.assert_array_equal(chosen[enough], usual[enough])
+    np.testing.assert_array_equal(chosen[~enough], shuffled[~enough])
+
+
+@pytest.mark.parametrize("method", ["auto", "permutation"])
+def test_false_discovery_rate_without_signal(cells, method):
     """Shuffled labels leave features as dependent as they are; the chance of any discovery is the rate."""
     codes, labels = cells
     rare = codes.copy()
@@ -170,7 +182,8 @@ def test_false_discovery_rate_without_signal(cells):
     ranked = rank_columns(rare)
     rng = np.random.default_rng(1)
     found = [
-        (benjamini_hochberg(np.exp(mann_whitney(ranked, rng.permutation(labels))[1])) < 0.05).any() for _ in range(200)
+        (benjamini_hochberg(np.exp(mann_whitney(ranked, rng.permutation(labels), method=method)[1])) < 0.05).any()
+        for _ in range(200)
     ]
     assert sum(found) <= 20  # 10 are expected; 20 or fewer have probability .998
 

@@ -142,8 +142,9 @@ def mann_whitney(
     Do not use ``"asymptotic"`` for sparse features and small groups: with few active cells expected in the group, U is
     far from normal, and among shuffled cells p < 1e-5 comes tens to hundreds of times too often. The distribution with
     the skewness of U (Pearson's type III, a shifted gamma) holds its level there; where p moves in steps, because one
-    active cell more or less decides, it is kept from falling below the probability of those steps. With ``"auto"`` the switch follows the old rule of five for tables of
-    counts: above it both agree closely enough for the level to hold down to p of 1e-5.
+    active cell more or less decides, it is kept from falling below the probability of those steps. The switch of
+    ``"auto"`` is the old rule of five for tables of counts: above it the normal approximation holds its level down to
+    the p-values that matter after adjustment.
 
     References
     ----------
