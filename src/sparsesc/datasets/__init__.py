@@ -12,6 +12,7 @@ from ._real import (
     pbmc68k_reduced,
     pbmc_3tech,
 )
+from ._simulate_programs import simulate_programs
 
 __all__ = [
     "balf_covid",
@@ -24,4 +25,5 @@ __all__ = [
     "pbmc3k",
     "pbmc68k_reduced",
     "pbmc_3tech",
+    "simulate_programs",
 ]

@@ -8,10 +8,12 @@ from ._f1 import best_f1, f1_at
 from ._moments import GroupMoments, group_moments
 from ._multiple import benjamini_hochberg
 from ._ranks import RankedColumns, rank_columns
+from ._recovery import RecoveryScores, recovery
 
 __all__ = [
     "GroupMoments",
     "RankedColumns",
+    "RecoveryScores",
     "auroc",
     "benjamini_hochberg",
     "best_f1",
@@ -21,4 +23,5 @@ __all__ = [
     "mann_whitney",
     "pearson_one_hot",
     "rank_columns",
+    "recovery",
 ]
