@@ -156,7 +156,7 @@ def report(table: pd.DataFrame) -> str:
     mean = table.groupby(keys, sort=False)[[*SHOWN, "fvu", "l0"]].mean().reset_index()
     spread = table.groupby(keys, sort=False)[["lms", "auroc"]].std().reset_index()
     lines = ["# The study behind the defaults", "", f"Machine: {machine()}.", ""]
-    lines += [f"Command: `uv run python -m benchmarks.defaults --seeds {table["seed"].nunique()}`.", ""]
+    lines += [f"Command: `uv run python -m benchmarks.defaults --seeds {table['seed'].nunique()}`.", ""]
     lines += ["Mean ratio to the embedding's own dimensions, over data sets and embeddings:", ""]
     own = mean[mean.code == "its own dimensions"].set_index(["data", "embedding"])
     lines += [
