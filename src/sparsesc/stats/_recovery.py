@@ -29,7 +29,7 @@ class RecoveryScores:
     matched: np.ndarray
     """The feature under one-to-one matching; -1 without one."""
     matched_r: np.ndarray
-    """|r| of the matched feature on the held-out cells: 0 without one, NaN where `feature` is -1."""
+    """Absolute r of the matched feature on the held-out cells: 0 without one, NaN where `feature` is -1."""
 
     @property
     def mean(self) -> float:
