@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,8 @@ import pandas as pd
 from scipy import sparse
 
 from sparsesc import _logging
-from sparsesc._validation import listing
+from sparsesc._validation import check_coverage, listing
 
-_ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
-_LEAST_COVERAGE = 0.10
 _DECOUPLER = ("collectri", "dorothea", "progeny")
 
 
@@ -127,14 +124,7 @@ def match_net(net: pd.DataFrame, genes: pd.Index, universe: np.ndarray, *, min_s
     targets = pd.unique(net["target"])
     found = np.isin(targets, genes)
     coverage = found.mean()
-    # a matrix of a few hundred genes cannot hold a tenth of a large collection, and need not
-    if found.sum() < _LEAST_COVERAGE * min(len(targets), len(genes)):
-        msg = (
-            f"Only {int(found.sum())} of the {len(targets)} genes in net ({coverage:.1%}) are among the {len(genes)} "
-            f"measured genes. net has {listing(targets[:4])}; the data have {listing(genes[:4])}. "
-            + _name_hint(targets, genes)
-        )
-        raise ValueError(msg)
+    check_coverage(targets, genes, name="net")
     column = pd.Series(np.arange(len(universe)), index=genes[universe]).reindex(net["target"]).to_numpy()
     inside = ~np.isnan(column)
     names, source = np.unique(net["source"].to_numpy(dtype=object)[inside].astype(str), return_inverse=True)
@@ -167,32 +157,3 @@ def match_net(net: pd.DataFrame, genes: pd.Index, universe: np.ndarray, *, min_s
         "unmatched": unmatched.astype(object),
     }
     return MatchedSets(names[kept], sets, size[kept], report)
-
-
-def _name_hint(targets: np.ndarray, genes: pd.Index) -> str:
-    """Why names do not match, judged by the names."""
-    theirs = pd.Index(targets.astype(str))
-    ours = genes.astype(str)
-    ensembl = [np.mean([bool(_ENSEMBL.match(name)) for name in names[:1000]]) > 0.5 for names in (theirs, ours)]
-    if ensembl[0] != ensembl[1]:
-        which = ("net", "adata") if ensembl[0] else ("adata", "net")
-        return (
-            f"{which[0]} uses Ensembl ids, {which[1]} gene symbols: convert one of them, for example by a column of "
-            "adata.var that holds the other kind of name."
-        )
-    if all(ensembl):
-        trimmed = theirs.str.replace(r"\.\d+$", "", regex=True).isin(ours.str.replace(r"\.\d+$", "", regex=True))
-        if trimmed.mean() >= _LEAST_COVERAGE:
-            return "Both are Ensembl ids, but one has versions ('.12' at the end): cut them off."
-        return "Both are Ensembl ids, but of different species, it seems: map them to orthologs first."
-    if theirs.str.upper().isin(ours.str.upper()).mean() >= _LEAST_COVERAGE:
-        return (
-            "The names differ in upper and lower case: mouse symbols are written 'Cd79a', human ones 'CD79A'. If the "
-            "species differ, map to orthologs (decoupler.op.translate); otherwise change the case of one of them."
-        )
-    if ours.str.fullmatch(r"\d+").mean() > 0.5 or theirs.str.fullmatch(r"\d+").mean() > 0.5:
-        return "One of them has numbers for names (Entrez ids, or an index instead of gene names): convert it."
-    return (
-        "Check that both use the same kind of name (symbols, Ensembl ids) and the same species, and that "
-        "adata.var_names holds gene names."
-    )
