@@ -140,7 +140,7 @@ def report(table: pd.DataFrame, command: str) -> str:
     lines += [
         f"10,000 cells and 2,000 genes; {over}. Representations are fitted to all cells without labels; then half of",
         "the cells choose the feature of each variable and the other half score it.",
-        f"Codes have {WIDTH} features; trained ones use the package's default noise and pull. r is |Pearson r|; types and",
+        f"Codes have {WIDTH} features; trained ones use the default noise and pull. r is |Pearson r|; types and",
         "the covariate are 0/1 columns. MCC matches features one to one. Means and maxima are over variables.",
     ]
     for (name, d), part in mean.groupby(["simulation", "d"], sort=False):
