@@ -103,16 +103,16 @@ def train(
             train_fvu, l0, dead = engine.drain()
             row = {"epoch": len(history), "train_fvu": train_fvu, "validation_fvu": np.nan, "l0": l0}
             row |= {"dead_fraction": dead, "lr": schedule.last_lr, "seconds": 0.0}
-            score = 0.0
+            state, score = engine.parameters(), 0.0
             if monitored is not None:
-                sae = _in_training_units(arch.inference(engine.parameters(), reference), config)
+                sae = _in_training_units(arch.inference(state, reference), config)
                 codes = sae.encode(monitored)
                 row["validation_fvu"] = score = fraction_unexplained(monitored, sae.decode(codes))
                 density = codes.nnz / (len(monitored) * config.k)
                 if arch.by_batch is None and density > _TOO_DENSE:
                     score = 1e3 * density  # anything sparse enough is better, then the sparsest
             if monitored is None or score < best_score * (1 - _TOLERANCE):
-                best, best_epoch, best_score = engine.parameters(), len(history), score
+                best, best_epoch, best_score = state, len(history), score
             elif config.patience is not None and len(history) - best_epoch >= config.patience:
                 schedule.begin_decay()
             row["seconds"] = time.perf_counter() - begun
