@@ -394,7 +394,7 @@ def check_coverage(targets: np.ndarray, genes: pd.Index, *, name: str) -> None:
     ValueError
         If less than a tenth of `targets` are in `genes` and less than a tenth of `genes` in `targets`.
     """
-    n_found = int(np.isin(targets, genes).sum())
+    n_found = int(pd.Index(targets).isin(genes).sum())  # by hash: numpy sorts text, for seconds
     # a matrix of a few hundred genes cannot hold a tenth of a large collection, and need not
     if n_found >= _LEAST_COVERAGE * min(len(targets), len(genes)):
         return

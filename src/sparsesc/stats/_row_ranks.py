@@ -1,0 +1,72 @@
+"""Order and ranks of the entries of sparse rows: largest first, zeros never touched."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from scipy import sparse
+
+_SHARED = {"first": 0, "random": 0, "average": 1, "min": 2}
+TIES = tuple(_SHARED)
+
+
+@numba.njit(nogil=True, cache=True)
+def _order_rows(indptr: np.ndarray, values: np.ndarray, lottery: np.ndarray, order: np.ndarray) -> None:
+    for i in range(len(indptr) - 1):
+        start, stop = indptr[i], indptr[i + 1]
+        negative = -values[start:stop]
+        if len(lottery):
+            drawn = np.argsort(lottery[start:stop])
+            order[start:stop] = start + drawn[np.argsort(negative[drawn], kind="mergesort")]
+        else:
+            order[start:stop] = start + np.argsort(negative, kind="mergesort")
+
+
+@numba.njit(nogil=True, cache=True)
+def _rank_rows(indptr: np.ndarray, values: np.ndarray, order: np.ndarray, shared: int, ranks: np.ndarray) -> None:
+    for row in range(len(indptr) - 1):
+        start, stop = indptr[row], indptr[row + 1]
+        i = start
+        while i < stop:
+            j = i + 1
+            while shared and j < stop and values[order[j]] == values[order[i]]:
+                j += 1
+            # positions i ... j - 1 of the order are one block of equal values
+            rank = i - start + 1.0 + (0.5 * (j - i - 1) if shared == 1 else 0.0)
+            for position in range(i, j):
+                ranks[order[position]] = rank
+            i = j
+
+
+def order_rows(matrix: sparse.csr_matrix, *, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Positions of the stored entries, row by row, the largest value of each row first.
+
+    Parameters
+    ----------
+    matrix
+        CSR with sorted column indices and without stored zeros.
+    rng
+        Draws the order of equal values; ``None`` leaves them in the order of their columns. One number is drawn for
+        each entry, so that rows in blocks or at once give the same order.
+    """
+    order = np.empty(matrix.nnz, np.int64)
+    lottery = np.empty(0) if rng is None else rng.random(matrix.nnz)
+    _order_rows(matrix.indptr, matrix.data, lottery, order)
+    return order
+
+
+def rank_rows(matrix: sparse.csr_matrix, order: np.ndarray, *, ties: str) -> np.ndarray:
+    """Rank of every stored entry within its row, 1 for the largest.
+
+    Parameters
+    ----------
+    matrix
+        What `order` was made from.
+    order
+        From :func:`order_rows`.
+    ties
+        ``"average"`` or ``"min"`` give equal values one rank; ``"first"`` and ``"random"`` number them by `order`.
+    """
+    ranks = np.empty(matrix.nnz)
+    _rank_rows(matrix.indptr, matrix.data, order, _SHARED[ties], ranks)
+    return ranks
