@@ -46,7 +46,7 @@ def test_bare_import_pulls_in_none_of_the_dependencies():
     assert not loaded_by("import sparsesc") & HEAVY
 
 
-@pytest.mark.parametrize("part", ["datasets", "get", "stats", "tl"])
+@pytest.mark.parametrize("part", ["datasets", "get", "pp", "stats", "tl"])
 def test_parts_do_not_pull_in_what_few_functions_need(part):
     assert not loaded_by(f"import sparsesc; sparsesc.{part}") & RARE
 
@@ -61,4 +61,4 @@ def test_unknown_attribute_is_an_attribute_error():
 def test_parts_are_listed():
     import sparsesc
 
-    assert {"datasets", "get", "nn", "pl", "stats", "tl", "__version__"} <= set(dir(sparsesc))
+    assert {"datasets", "get", "nn", "pl", "pp", "stats", "tl", "__version__"} <= set(dir(sparsesc))

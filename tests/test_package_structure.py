@@ -32,6 +32,11 @@ ADATA_FUNCTIONS = {name: obj for name, obj in FUNCTIONS.items() if name.split(".
 DEVIATIONS: dict[tuple[str, str], str] = {
     (f"get.{table}", "module"): "three readers of one shape share a module"
     for table in ["association", "enrichment", "genes"]
+} | {
+    ("pp.rank_value_encode", "key_added"): "names a rank encoding, not an autoencoder",
+    ("pp.ranked_genes", "key"): "names a rank encoding, not an autoencoder",
+    ("pp.cell_sentences", "key_added"): "returns the sentences, and writes them only when asked",
+    ("pp.pool_gene_embeddings", "key_added"): "names an embedding in obsm, not an autoencoder",
 }
 
 SECTIONS = ("Parameters", "Returns", "Raises", "Notes", "References", "Examples")

@@ -62,6 +62,25 @@ def sae_keys(key: str = DEFAULT_KEY) -> SaeKeys:
     return SaeKeys(key=key, codes=f"X_{key}", genes=f"{key}_genes")
 
 
+@dataclass(frozen=True)
+class RankKeys:
+    """Slots of one rank encoding in an AnnData."""
+
+    key: str
+    """Entry of ``layers`` (cells x genes, CSR) and of ``uns``."""
+    median: str
+    """Column of ``var``: what a gene was divided by."""
+    n_genes: str
+    """Column of ``obs``: genes with a rank, before any cut."""
+    zeros: str
+    """Column of ``obs``: the rank that all zeros share."""
+
+
+def rank_keys(key: str) -> RankKeys:
+    """Slots that belong to a rank encoding."""
+    return RankKeys(key=key, median=f"{key}_median", n_genes=f"{key}_n_genes", zeros=f"{key}_zeros")
+
+
 def steered_key(use_rep: str) -> str:
     """Entry of ``obsm`` with the embedding after steering."""
     return f"{use_rep}_steered"

@@ -1,0 +1,21 @@
+"""Preprocessing: cells as ranks, as sentences, and as pooled gene embeddings."""
+
+from __future__ import annotations
+
+from ._cell_sentences import cell_sentences
+from ._fit_sentence_line import fit_sentence_line
+from ._pool_gene_embeddings import pool_gene_embeddings
+from ._rank_value_encode import rank_value_encode
+from ._ranked_genes import ranked_genes
+from ._sentence_line import SentenceLine
+from ._sentences_to_expression import sentences_to_expression
+
+__all__ = [
+    "SentenceLine",
+    "cell_sentences",
+    "fit_sentence_line",
+    "pool_gene_embeddings",
+    "rank_value_encode",
+    "ranked_genes",
+    "sentences_to_expression",
+]

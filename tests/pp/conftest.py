@@ -1,0 +1,64 @@
+"""Cells of counts, and real ones with Geneformer's dictionaries."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+
+
+@pytest.fixture
+def counts():
+    """Thirty cells x twenty genes of counts with many ties; the last cell is empty."""
+    rng = np.random.default_rng(0)
+    X = rng.poisson(rng.gamma(1.0, 1.0, size=20), size=(30, 20)).astype(np.float32)
+    X[-1] = 0
+    X[:, -1] = 0
+    return AnnData(
+        sparse.csr_matrix(X),
+        obs=pd.DataFrame(index=[f"cell_{i}" for i in range(30)]),
+        var=pd.DataFrame({"gene_ids": [f"ENSG{i:011}" for i in range(20)]}, index=[f"G{i}" for i in range(20)]),
+    )
+
+
+@pytest.fixture(scope="session")
+def _pbmc3k():
+    import sparsesc as ssc
+
+    try:
+        adata = ssc.datasets.pbmc3k()
+    except FileNotFoundError as error:
+        pytest.skip(f"SPARSESC_DATA_DIR has no file of pbmc3k: {str(error)[:60]}")
+    return adata[:300].copy()
+
+
+@pytest.fixture
+def pbmc3k(_pbmc3k):
+    """300 real cells, counts, Ensembl ids in ``var["gene_ids"]``."""
+    return _pbmc3k.copy()
+
+
+@pytest.fixture(scope="session")
+def geneformer():
+    """Folder of Geneformer's dictionaries, and what is in it: medians and tokens by Ensembl id."""
+    folder = Path(os.environ.get("SPARSESC_DATA_DIR", "")) / "geneformer"
+    if not os.environ.get("SPARSESC_DATA_DIR") or not folder.is_dir():
+        pytest.skip("SPARSESC_DATA_DIR is not set, or has no Geneformer dictionaries")
+    names = ["gene_median_dictionary", "token_dictionary"]
+    return folder, *(json.loads((folder / f"{name}.json").read_text()) for name in names)
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    """Messages of the package's warnings."""
+    from sparsesc import _logging
+
+    messages: list[str] = []
+    monkeypatch.setattr(_logging, "warning", messages.append)
+    return messages
