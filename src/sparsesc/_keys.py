@@ -20,6 +20,12 @@ ASSOCIATION_NUMERIC = "association_numeric"
 LABELS = "labels"
 GENES = "genes"
 ENRICHMENT = "enrichment"
+ANNOTATION = "annotation"
+DIFFERENTIAL = "differential"
+SIMILARITY = "similarity"
+SAME_LABEL = "same_label"
+LOCALITY = "locality"
+ABSORPTION = "absorption"
 STEERING = "steering"
 VALIDATION = "validation_obs"
 
@@ -39,6 +45,34 @@ ASSOCIATION_COLUMNS = (
 )
 GENES_COLUMNS = ("feature", "gene", "score", "logfc", "pval", "padj")
 ENRICHMENT_COLUMNS = ("feature", "term", "score", "pval", "padj", "n_genes", "genes")
+DIFFERENTIAL_COLUMNS = (
+    "feature",
+    "group",
+    "measure",
+    "condition",
+    "reference",
+    "score",
+    "effect",
+    "logfc",
+    "mean_condition",
+    "mean_reference",
+    "pval",
+    "padj",
+)
+SIMILARITY_COLUMNS = (
+    "feature",
+    "neighbor",
+    "rank",
+    "score",
+    "pearson_r",
+    "jaccard",
+    "n_both",
+    "n_expected",
+    "pval",
+    "padj",
+    "decoder_cosine",
+)
+LOCALITY_COLUMNS = ("feature", "category", "mean_in", "mean_out", "statistic", "pval", "padj")
 
 
 @dataclass(frozen=True)
@@ -79,6 +113,25 @@ class RankKeys:
 def rank_keys(key: str) -> RankKeys:
     """Slots that belong to a rank encoding."""
     return RankKeys(key=key, median=f"{key}_median", n_genes=f"{key}_n_genes", zeros=f"{key}_zeros")
+
+
+@dataclass(frozen=True)
+class ThinKeys:
+    """Slots of counts that were cut into two parts."""
+
+    key: str
+    """Entry of ``uns``."""
+    train: str
+    """Entry of ``layers`` to learn from."""
+    test: str
+    """Entry of ``layers`` to test on."""
+    overdispersion: str
+    """Column of ``var``."""
+
+
+def thin_keys(key: str = "thin") -> ThinKeys:
+    """Slots that belong to a thinning."""
+    return ThinKeys(key=key, train=f"{key}_train", test=f"{key}_test", overdispersion=f"{key}_overdispersion")
 
 
 def steered_key(use_rep: str) -> str:

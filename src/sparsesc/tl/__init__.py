@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._annotate_features import annotate_features
 from ._apply_sae import apply_sae
 from ._feature_association import feature_association
 from ._feature_enrichment import feature_enrichment
@@ -9,6 +10,7 @@ from ._feature_genes import feature_genes
 from ._fit_sae import fit_sae
 
 __all__ = [
+    "annotate_features",
     "apply_sae",
     "feature_association",
     "feature_enrichment",
