@@ -57,6 +57,12 @@ def write_random_sae(adata, *, use_rep="X_pca", n_features=64, k=8, key="sae", s
 
 
 @pytest.fixture(scope="session")
+def write_code():
+    """The function that stores an untrained code."""
+    return write_random_sae
+
+
+@pytest.fixture(scope="session")
 def _pbmc68k():
     import scanpy as sc
 

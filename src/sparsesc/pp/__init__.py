@@ -9,6 +9,7 @@ from ._rank_value_encode import rank_value_encode
 from ._ranked_genes import ranked_genes
 from ._sentence_line import SentenceLine
 from ._sentences_to_expression import sentences_to_expression
+from ._thin_counts import thin_counts
 
 __all__ = [
     "SentenceLine",
@@ -18,4 +19,5 @@ __all__ = [
     "rank_value_encode",
     "ranked_genes",
     "sentences_to_expression",
+    "thin_counts",
 ]

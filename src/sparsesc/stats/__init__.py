@@ -9,6 +9,7 @@ from ._moments import GroupMoments, group_moments
 from ._multiple import benjamini_hochberg
 from ._ranks import RankedColumns, rank_columns
 from ._recovery import RecoveryScores, recovery
+from ._thinning import overdispersion, thin_counts
 
 __all__ = [
     "GroupMoments",
@@ -21,7 +22,9 @@ __all__ = [
     "f1_at",
     "group_moments",
     "mann_whitney",
+    "overdispersion",
     "pearson_one_hot",
     "rank_columns",
     "recovery",
+    "thin_counts",
 ]

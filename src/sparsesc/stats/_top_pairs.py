@@ -1,4 +1,4 @@
-"""The strongest genes of every feature, with p-values adjusted for all features x genes."""
+"""The strongest genes of every feature, with p-values adjusted for all features x genes, or tested in other cells."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._gene_statistics import GeneBlock, Statistic, map_gene_blocks
+from ._multiple import benjamini_hochberg
 from ._pvalue_pool import PValuePool
 from ._row_blocks import RowBlocks
 
@@ -87,6 +88,47 @@ def top_pairs(
     pvalues = {"score": score, "pval": np.exp(log_p), "padj": pool.adjust(log_p)}
     feature, gene, rank = (joined.pop(name) for name in ("feature", "gene", "rank"))
     return TopPairs(feature, gene, rank, pvalues | joined, n_tests, scores)
+
+
+def confirm_pairs(
+    chosen: TopPairs,
+    statistic: Statistic,
+    blocks: RowBlocks,
+    *,
+    keep_genes: np.ndarray | None = None,
+    max_bytes: float,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> TopPairs:
+    """Test pairs of feature and gene that were chosen in other cells.
+
+    As the cells of the tests did not choose, p-values need to be adjusted for the chosen pairs only.
+
+    Parameters
+    ----------
+    chosen
+        Pairs, sorted by feature; their order is kept, and their score becomes the column ``score_chosen``.
+    statistic, blocks, keep_genes, max_bytes, progress
+        As in :func:`top_pairs`, of the cells to test on. Pairs whose feature cannot be tested there are dropped.
+    """
+    scores = None if keep_genes is None else np.zeros((len(statistic.tested), len(keep_genes)), np.float32)
+    kept = np.flatnonzero(statistic.tested[chosen.feature])
+    features, genes = chosen.feature[kept], chosen.gene[kept]
+
+    def reduce(block: GeneBlock) -> dict[str, np.ndarray]:
+        rows = np.flatnonzero(statistic.tested[block.start : block.stop])
+        if scores is not None and keep_genes is not None:
+            scores[block.start + rows] = np.where(keep_genes >= 0, block.score[np.ix_(rows, keep_genes)], 0)
+        here = slice(*np.searchsorted(features, [block.start, block.stop]))
+        feature, gene = features[here] - block.start, genes[here]
+        found = {"score": block.score[feature, gene], "pval": np.exp(block.log_p[feature, gene])}
+        return found | block.describe(feature, gene)
+
+    parts = list(progress(map_gene_blocks(statistic, blocks, reduce, max_bytes=max_bytes)))
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    first = {"score": columns.pop("score"), "pval": columns.pop("pval")}
+    first |= {"padj": benjamini_hochberg(first["pval"])}
+    columns["score_chosen"] = chosen.columns["score"][kept]
+    return TopPairs(features, genes, chosen.rank[kept], first | columns, len(kept), scores)
 
 
 def best_pairs(score: np.ndarray, n_top: int | None, direction: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -9,9 +9,9 @@ import pandas as pd
 from sparsesc import _keys, _logging
 from sparsesc import _validation as check
 from sparsesc._random import as_generator
-from sparsesc.stats._top_pairs import DIRECTIONS, TopPairs, top_pairs
+from sparsesc.stats._top_pairs import DIRECTIONS, TopPairs, confirm_pairs, top_pairs
 
-from ._gene_blocks import METHODS, PVALUES, GeneJob, GeneSettings, log_fold_change, open_genes, scale_of
+from ._gene_blocks import METHODS, PVALUES, SPLITS, GeneJob, GeneSettings, log_fold_change, open_genes, scale_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,6 +36,11 @@ def feature_genes(
     n_silent: int | None = None,
     pvalues: Literal["permutation", "parametric"] = "permutation",
     skew_guard: float = 25.0,
+    split: Literal["cells", "counts"] | None = None,
+    holdout: float | str | None = None,
+    sample_key: str | None = None,
+    min_samples: int = 3,
+    min_cells_per_sample: int = 5,
     store: bool | Literal["auto"] = "auto",
     max_memory: float = 4.0,
     progress_bar: bool | None = None,
@@ -84,6 +89,22 @@ def feature_genes(
         In Welch's t, a group with fewer cells than this times the squared skewness of a gene cannot estimate its own
         variance (a gene that ten cells miss by chance would have none): it gets at least the variance of the other
         group. 0 leaves plain Welch.
+    split
+        ``"counts"``: test on counts that the features have not seen: the part that :func:`sparsesc.pp.thin_counts` kept
+        for tests (``layers["thin_test"]``, or `layer`), brought to the median total of a cell and log1p here if it is
+        still counts. ``"cells"``: choose the genes of each feature in some cells and test them in the others (see
+        `holdout`). ``None``: all cells choose and test. See Notes for which question each of them answers.
+    holdout
+        With ``split="cells"``, the cells to test on: a share, drawn by `rng`; a boolean column of ``obs``; or ``None``:
+        those that the fit held out.
+    sample_key
+        Column of ``obs`` with the sample (donor) of each cell: samples, not cells, are then the replicates. In each
+        sample the mean of the strong cells is compared with that of the silent ones, and `score` and `pval` are those
+        of the paired t-test over samples. Cells without a sample are left out. The matrix is read into memory.
+    min_samples
+        With `sample_key`: features with fewer samples are not tested. At least 3.
+    min_cells_per_sample
+        With `sample_key`: a sample with fewer strong, or fewer silent, cells of a feature does not count for it.
     store
         Whether to write all scores to ``varm``. ``"auto"``: up to 10^8 entries.
     max_memory
@@ -104,6 +125,10 @@ def feature_genes(
         `padj` (Benjamini-Hochberg over all tested features x all genes that vary), `rank`, `mean_in`, `mean_out`
         (mean expression of strong, or for correlation active, and of silent cells), `effect_size` (difference of
         means over the root of the mean of both variances, or r), and with permutation p-values `pval_parametric`.
+        With ``split="cells"`` the pairs and their order are those of the cells for choosing, where the score was
+        `score_chosen`, and all else is from the held-out cells: `padj` is over these pairs only. With `sample_key`,
+        `score` is the paired t, means are over samples, `effect_size` is the mean difference over its standard
+        deviation between samples, and `n_samples` is their number.
     ``varm["{key}_genes"]``
         Scores, genes x features, float32, in the order of ``adata.var_names``; 0 where nothing was tested (feature
         with too few cells, gene without variation or not in the matrix). With ``raw`` the table covers all genes of
@@ -111,14 +136,17 @@ def feature_genes(
     ``uns[key]["features"]["top_genes"]``
         The five best genes of each feature that are higher in strong cells, joined by commas.
     ``uns[key]["params"]["feature_genes"]``
-        What was asked, the number of tests, and the scale that `logfc` is on.
+        What was asked, the number of tests and of cells tested on, and the scale that `logfc` is on.
 
     Raises
     ------
     KeyError
-        If there is no sparse autoencoder under `key`, or no such layer.
+        If there is no sparse autoencoder under `key`, or no such layer or column.
+    TypeError
+        If the column of `holdout` is not boolean, or that of `sample_key` holds numbers.
     ValueError
-        If gene names repeat, the matrix holds NaN, no feature has enough cells, or an option is out of its range.
+        If gene names repeat, the matrix holds NaN, no feature has enough cells or samples, or an option is out of its
+        range or does not go with another one.
 
     Notes
     -----
@@ -131,15 +159,30 @@ def feature_genes(
     test gives p < 1e-4 a thousand times too often, nearly always for rare genes that those cells lack. Hence the
     default of `pvalues`; the scores stay Welch's.
 
-    When not to trust it: codes were learned from the same expression matrix, so small p-values say that a feature
-    separates cells in expression, which it was trained to do, not that a difference would replicate between donors (see
-    pseudobulk methods for that). Cells of one donor are not independent. A feature active in nearly all cells has no
-    contrast: use the correlation.
+    Which split answers which question:
+
+    - ``split=None``: which genes differ most? The order of the genes is the information. Codes were computed from the
+      same expression matrix, so small p-values say that a feature separates cells in expression, which it was trained
+      to do: they are small even among cells that are all alike.
+    - ``split="counts"``: is there a difference beyond the noise of the counts? The only split that is right when all
+      cells are alike, provided that the embedding and the features come from the other part alone.
+    - ``split="cells"``: do the genes that look best do so in other cells? Undoes the optimism of choosing the best
+      among many genes, and of features fitted to the cells. It does not make up for the circle of ``split=None``: the
+      code of a held-out cell is computed from its own expression as well.
+    - ``sample_key``: would it be so in other donors? Undoes that cells of one donor resemble each other. It does not
+      break that circle either, which is the same in every donor: combine it with ``split="counts"``.
+
+    When not to trust it: cells of one donor are not independent; without `sample_key`, p-values are about these cells.
+    A paired test over three or four samples finds only large effects. Deeply sequenced cells differ from shallow ones
+    in log-normalised expression whatever the split. A feature active in nearly all cells has no contrast: use the
+    correlation.
 
     References
     ----------
     Welch (1947), Biometrika 34:28. Pitman (1937), J R Stat Soc Suppl 4:119 (moments under relabelling).
     Benjamini and Hochberg (1995), J R Stat Soc B 57:289. Cochran (1977), Sampling Techniques (group size and skewness).
+    Neufeld et al. (2024), Biostatistics 25:270 (thinned counts, and why a split by cells is not enough). Squair et al.
+    (2021), Nature Communications 12:5692 (samples as replicates).
     """
     check.check_choice(method, METHODS, name="method")
     check.check_choice(direction, DIRECTIONS, name="direction")
@@ -160,34 +203,62 @@ def feature_genes(
     if store not in (True, False, "auto"):
         msg = f"store must be True, False or 'auto', found {store!r}."
         raise ValueError(msg)
+    if split is not None:
+        check.check_choice(split, SPLITS, name="split")
+    _check_holdout(holdout, split)
+    _check_samples(sample_key, min_samples, min_cells_per_sample, method=method, n_silent=n_silent)
+    if split == "counts" and use_raw:
+        msg = "split='counts' reads a layer of thinned counts: leave out use_raw."
+        raise ValueError(msg)
     check.check_adata(adata)
+    drawn = n_silent is not None or isinstance(holdout, float)
     settings = GeneSettings(
         method=method,
-        pvalues=pvalues,
+        pvalues="parametric" if sample_key else pvalues,
         layer=layer or "",
-        use_raw=(layer is None and getattr(adata, "raw", None) is not None) if use_raw is None else use_raw,
+        use_raw=_reads_raw(adata, layer, use_raw, split),
         quantile=float(quantile),
         min_cells=min_cells,
         n_silent=0 if n_silent is None else check.check_positive_int(n_silent, name="n_silent"),
         skew_guard=float(skew_guard),
-        seed=int(as_generator(rng).integers(2**62)) if n_silent is not None else 0,
+        seed=int(as_generator(rng).integers(2**62)) if drawn else 0,
+        split=split or "",
+        holdout="" if holdout is None else holdout,
+        sample_key=sample_key or "",
+        min_samples=int(min_samples),
+        min_cells_per_sample=int(min_cells_per_sample),
     )
     job = open_genes(adata, key, settings, max_memory=max_memory)
     table = check.get_feature_table(adata, key)
-    _check_tested(job, table, min_cells)
+    _check_tested(job, table, settings)
     scale = scale_of(job.blocks.totals)
     _warn_of_scale(scale)
     wanted = len(table) * adata.n_vars <= _AUTO_ENTRIES if store == "auto" else bool(store)
     n_chunks = -(-len(table) // 16)
-    found = top_pairs(
-        job.statistic,
-        job.blocks,
-        n_top=n_top,
-        direction=direction,
-        keep_genes=job.genes.get_indexer(adata.var_names) if wanted else None,
-        max_bytes=job.max_bytes,
-        progress=lambda blocks: _logging.progress(blocks, total=n_chunks, desc="genes", enabled=progress_bar),
-    )
+    keep_genes = job.genes.get_indexer(adata.var_names) if wanted else None
+
+    def progress(blocks: Iterable[Any]) -> Iterable[Any]:
+        return _logging.progress(blocks, total=n_chunks, desc="genes", enabled=progress_bar)
+
+    if split == "cells":
+        source = open_genes(adata, key, settings, max_memory=max_memory, choosing=True)
+        _check_tested(source, table, settings)
+        chosen = top_pairs(
+            source.statistic, source.blocks, n_top=n_top, direction=direction, max_bytes=source.max_bytes
+        )
+        found = confirm_pairs(
+            chosen, job.statistic, job.blocks, keep_genes=keep_genes, max_bytes=job.max_bytes, progress=progress
+        )
+    else:
+        found = top_pairs(
+            job.statistic,
+            job.blocks,
+            n_top=n_top,
+            direction=direction,
+            keep_genes=keep_genes,
+            max_bytes=job.max_bytes,
+            progress=progress,
+        )
     genes = _gene_table(found, table.index, job.genes, scale=scale, base=_log_base(adata))
     top = genes[(genes["score"] > 0)].groupby("feature", sort=False)["gene"].apply(lambda g: ",".join(g[:_SHOWN_GENES]))
     table["top_genes"] = top.reindex(table.index).fillna("").astype(str)
@@ -199,6 +270,7 @@ def feature_genes(
         "direction": direction,
         "n_top": -1 if n_top is None else n_top,
         "n_obs": adata.n_obs,
+        "n_obs_tested": job.blocks.shape[0],
         "n_tests": found.n_tests,
         "n_features_tested": int(job.statistic.tested.sum()),
         "n_genes_tested": len(job.varies),
@@ -217,12 +289,54 @@ def feature_genes(
     return adata if copy else None
 
 
-def _check_tested(job: GeneJob, table: pd.DataFrame, min_cells: int) -> None:
+def _check_holdout(holdout: float | str | None, split: str | None) -> None:
+    if holdout is None:
+        return
+    if split != "cells":
+        msg = f"holdout={holdout!r} belongs to split='cells'; found split={split!r}."
+        raise ValueError(msg)
+    share = isinstance(holdout, float) and 0 < holdout < 1
+    if not share and not (isinstance(holdout, str) and holdout):
+        msg = f"holdout must be a share of the cells between 0 and 1, or a column of adata.obs, found {holdout!r}."
+        raise ValueError(msg)
+
+
+def _check_samples(
+    sample_key: str | None, min_samples: int, min_cells: int, *, method: str, n_silent: int | None
+) -> None:
+    if check.check_positive_int(min_samples, name="min_samples") < 3:
+        msg = f"min_samples must be at least 3: fewer have no spread to speak of, found {min_samples}."
+        raise ValueError(msg)
+    check.check_positive_int(min_cells, name="min_cells_per_sample")
+    if sample_key is None:
+        return
+    if method != "contrast" or n_silent is not None:
+        what = f"n_silent={n_silent}" if method == "contrast" else f"method={method!r}"
+        msg = f"sample_key compares all strong with all silent cells of each sample: it does not go with {what}."
+        raise ValueError(msg)
+
+
+def _reads_raw(adata: AnnData, layer: str | None, use_raw: bool | None, split: str | None) -> bool:
+    if use_raw is None:
+        return layer is None and split != "counts" and getattr(adata, "raw", None) is not None
+    return use_raw
+
+
+def _check_tested(job: GeneJob, table: pd.DataFrame, settings: GeneSettings) -> None:
     if not job.statistic.tested.any():
+        side = "held-out cells" if settings.split == "cells" else "cells"
         msg = (
-            f"None of the {len(table)} features is active in at least min_cells={min_cells} cells (and silent in as "
-            "many): there is nothing to compare. Lower min_cells, or check adata.obsm for an empty code."
+            f"None of the {len(table)} features is active in at least min_cells={settings.min_cells} {side} (and "
+            "silent in as many): there is nothing to compare. Lower min_cells, or check adata.obsm for an empty code."
         )
+        if settings.split == "cells":
+            msg += f" {job.blocks.shape[0]} cells are on one side of the split: see holdout."
+        if settings.sample_key:
+            msg = (
+                f"None of the {len(table)} features has {settings.min_samples} samples of {settings.sample_key!r} with "
+                f"at least {settings.min_cells_per_sample} strong and as many silent cells: there is nothing to "
+                "compare. Lower min_cells_per_sample, or compare cells without sample_key."
+            )
         raise ValueError(msg)
     if not len(job.varies):
         msg = "No gene varies in the expression matrix: there is nothing to compare. Is it empty?"

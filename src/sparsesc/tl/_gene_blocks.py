@@ -13,12 +13,16 @@ from sparsesc import _validation as check
 from sparsesc.stats._contrast import strong_and_silent
 from sparsesc.stats._gene_statistics import Contrast, Correlation, Statistic
 from sparsesc.stats._row_blocks import ColumnTotals, RowBlocks
+from sparsesc.stats._sample_contrast import SampleContrast
+
+from ._gene_cells import choose_cells, normalised, thinned_layer
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 METHODS = ("contrast", "correlation")
 PVALUES = ("permutation", "parametric")
+SPLITS = ("cells", "counts")
 _GIB = 2**30
 
 
@@ -37,12 +41,20 @@ class GeneSettings:
     """0: all silent cells."""
     skew_guard: float
     seed: int
-    """Draws the silent cells, where they are sampled."""
+    """Draws the silent cells, where they are sampled, and the held-out cells, where they are drawn."""
+    split: str = ""
+    """Empty: none."""
+    holdout: float | str = ""
+    """Empty: the cells that the fit held out; a share; or a column of ``obs``."""
+    sample_key: str = ""
+    """Empty: cells are the replicates."""
+    min_samples: int = 3
+    min_cells_per_sample: int = 5
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> GeneSettings:
         """From what came back from a file, where numbers may be arrays."""
-        values = {name: np.asarray(stored[name]).item() for name in cls.__dataclass_fields__}
+        values = {name: np.asarray(stored[name]).item() for name in cls.__dataclass_fields__ if name in stored}
         return cls(**values)
 
     def store(self) -> dict[str, Any]:
@@ -65,29 +77,57 @@ class GeneJob:
         return np.flatnonzero(self.blocks.totals.varies)
 
 
-def open_genes(adata: AnnData, key: str, settings: GeneSettings, *, max_memory: float, with_p: bool = True) -> GeneJob:
+def open_genes(
+    adata: AnnData, key: str, settings: GeneSettings, *, max_memory: float, with_p: bool = True, choosing: bool = False
+) -> GeneJob:
     """Codes, expression matrix and the statistic between them.
 
-    Without `with_p` only scores are computed. A quarter of `max_memory` (GiB) is for a copy of the matrix, one for
+    Without `with_p` only scores are computed. With `choosing` the cells are those that a split by cells leaves for
+    choosing, rather than those to test on. A quarter of `max_memory` (GiB) is for a copy of the matrix, one for
     running sums, one for p-values.
     """
-    matrix, genes = check.get_expression(adata, layer=settings.layer or None, use_raw=settings.use_raw)
+    layer = thinned_layer(adata, settings.layer) if settings.split == "counts" else settings.layer
+    matrix, genes = check.get_expression(adata, layer=layer or None, use_raw=settings.use_raw)
     codes = check.get_codes(adata, key)
-    what = f"adata.layers[{settings.layer!r}]" if settings.layer else "adata.raw.X" if settings.use_raw else "adata.X"
+    what = f"adata.layers[{layer!r}]" if layer else "adata.raw.X" if settings.use_raw else "adata.X"
     share = max_memory * _GIB / 4
+    if settings.split == "counts":
+        matrix = normalised(matrix, what)
+    cells = choose_cells(
+        adata,
+        key,
+        holdout=settings.holdout if settings.split == "cells" else None,
+        sample_key=settings.sample_key,
+        seed=settings.seed,
+        choosing=choosing,
+    )
+    if cells.rows is not None:
+        codes = codes[cells.rows]
+        matrix = cells.take(matrix, what)
     blocks = RowBlocks(matrix, cache_bytes=share, name=what)
     relabel = settings.pvalues == "permutation"
     statistic: Statistic
     if settings.method == "correlation":
         statistic = Correlation(codes, blocks.totals, min_cells=settings.min_cells, relabel=relabel, with_p=with_p)
-    else:
-        members = strong_and_silent(
-            codes,
-            quantile=settings.quantile,
+        return GeneJob(statistic, blocks, genes, share)
+    members = strong_and_silent(
+        codes,
+        quantile=settings.quantile,
+        min_cells=settings.min_cells,
+        n_silent=settings.n_silent or None,
+        rng=np.random.default_rng(settings.seed),
+    )
+    if cells.samples is not None:
+        statistic = SampleContrast(
+            members,
+            cells.samples,
+            blocks,
             min_cells=settings.min_cells,
-            n_silent=settings.n_silent or None,
-            rng=np.random.default_rng(settings.seed),
+            min_cells_per_sample=settings.min_cells_per_sample,
+            min_samples=settings.min_samples,
+            with_p=with_p,
         )
+    else:
         statistic = Contrast(
             members,
             blocks.totals,
