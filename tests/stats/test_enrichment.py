@@ -52,11 +52,26 @@ def test_ulm_agrees_with_decoupler(statistic, weighted):
         {"source": [f"s{i:02}" for i in coo.row], "target": [genes[j] for j in coo.col], "weight": coo.data}
     )
     expected, _ = decoupler.mt.ulm(pd.DataFrame(statistic, columns=genes), net, tmin=1)
-    score, log_p, _ = Ulm(sets)(statistic)
+    score, log_p, _ = Ulm(sets, relabel=False)(statistic)
     np.testing.assert_allclose(score, expected[sorted(expected.columns)].to_numpy(), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(np.exp(log_p), 2 * stats.t.sf(np.abs(score), N_GENES - 2), rtol=1e-6)
     slope = stats.linregress(sets[3].toarray().ravel(), statistic[2])
     assert np.exp(log_p[2, 3]) == pytest.approx(slope.pvalue, rel=1e-6)
+
+
+def test_ulm_permutation_p_is_that_of_shuffled_genes(statistic):
+    """Also where ten genes of 600 are extreme, which t takes for evidence."""
+    rng = np.random.default_rng(0)
+    values = statistic[:3].copy()
+    values[0, :10] += 15
+    sets = random_sets(6, rng, low=15, high=40)
+    sets = sparse.csr_matrix(np.vstack([sets.toarray(), (np.arange(N_GENES) % 75 < 3)[None]]))  # holds 3 of these
+    score, log_p, _ = Ulm(sets)(values)
+    _, by_t, _ = Ulm(sets, relabel=False)(values)
+    shuffled = [Ulm(sets)(rng.permuted(values, axis=1))[0] for _ in range(4000)]
+    share = (np.abs(shuffled) >= np.abs(score)).mean(0)
+    np.testing.assert_allclose(np.exp(log_p), share, rtol=0.35, atol=0.02)
+    assert np.exp(by_t[0, -1]) < 0.5 * share[0, -1] < 0.01
 
 
 def test_ranksum_agrees_with_scipy(statistic, sets):

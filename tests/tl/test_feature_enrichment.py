@@ -35,7 +35,7 @@ def table(adata, net, **kwargs):
 @pytest.mark.parametrize("method", ["ulm", "ora", "ranksum"])
 def test_table(adata, net, method):
     found = table(adata, net, method=method, n_top=None)
-    assert list(found.columns) == COLUMNS
+    assert list(found.columns) == COLUMNS + ["pval_parametric"] * (method == "ulm")
     assert len(found) == 64 * 40
     np.testing.assert_allclose(found["padj"], stats.false_discovery_control(found["pval"]), rtol=1e-6)
     assert found.groupby("feature")["pval"].apply(lambda p: p.is_monotonic_increasing).all()
@@ -66,6 +66,17 @@ def test_ulm_is_decouplers(adata, net):
     expected, _ = decoupler.mt.ulm(scores.astype(np.float64), long, tmin=5)
     found = found.loc[expected.index, expected.columns]
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_parametric_p_values_are_those_of_t(adata, net):
+    default = table(adata, net, n_top=None)
+    assert adata.uns["sae"]["params"]["feature_enrichment"]["pvalues"] == "permutation"
+    found = table(adata, net, n_top=None, pvalues="parametric")
+    assert list(found.columns) == COLUMNS
+    np.testing.assert_allclose(found["pval"], 2 * stats.t.sf(found["score"].abs(), adata.n_vars - 2), rtol=1e-6)
+    both = default.merge(found, on=["feature", "term"], suffixes=("", "_t"))
+    np.testing.assert_allclose(both["pval_parametric"], both["pval_t"], rtol=1e-9)
+    np.testing.assert_array_equal(both["score"], both["score_t"])
 
 
 def test_ranksum_is_scipys(adata, net):
@@ -313,6 +324,7 @@ def test_rows_without_gene_are_left_out_with_a_warning(adata, net, monkeypatch):
     ("kwargs", "error", "match"),
     [
         ({"key": "other"}, KeyError, "No sparse autoencoder under key='other'"),
+        ({"pvalues": "exact"}, ValueError, "Unknown pvalues: 'exact'. Choose one of 'permutation', 'parametric'"),
         ({"method": "mlm"}, ValueError, "Unknown method: 'mlm'.*'ulm', 'ora', 'gsea', 'ranksum'"),
         ({"min_size": 0}, ValueError, "min_size must be a whole number of at least 1"),
         ({"min_size": 10, "max_size": 9}, ValueError, "max_size=9 is smaller than min_size=10"),

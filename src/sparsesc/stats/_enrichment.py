@@ -12,6 +12,7 @@ import numba
 import numpy as np
 from scipy import sparse
 
+from ._pearson3 import log_p_relabelled
 from ._student import log_normal_tail, log_p_two_sided
 from ._top_pairs import best_pairs
 
@@ -43,6 +44,21 @@ def _times(statistic: np.ndarray, sets: sparse.csr_matrix) -> np.ndarray:
     return np.ascontiguousarray((sets @ np.ascontiguousarray(statistic.T)).T)
 
 
+@numba.njit(nogil=True, cache=True)
+def _log_p_relabelled(r: np.ndarray, rows: np.ndarray, columns: np.ndarray, n: float, out: np.ndarray) -> None:
+    for i in range(r.shape[0]):
+        for j in range(r.shape[1]):
+            out[i, j] = log_p_relabelled(r[i, j], rows[i] * columns[j], n)
+
+
+def _skewness(n: int, mean: np.ndarray, squares: np.ndarray, cubes: np.ndarray) -> np.ndarray:
+    """Population skewness from the mean and the sums of squares and cubes; 0 without variance."""
+    variance = squares / n - mean**2
+    third = cubes / n - 3 * mean * squares / n + 2 * mean**3
+    positive = variance > 1e-12 * np.maximum(squares / n, 1e-300)
+    return np.divide(third, np.abs(variance) ** 1.5, out=np.zeros_like(mean), where=positive)
+
+
 class Ulm:
     """Univariate linear model: t of the slope when the gene statistic is regressed on the weights of a set.
 
@@ -50,24 +66,36 @@ class Ulm:
     ----------
     sets
         Sets x genes, weights; 0 outside of a set.
+    relabel
+        P-values of the slope when genes are shuffled, from the first three moments of that distribution, which are
+        exact. Otherwise those of t, which a few genes with extreme statistics make too small.
     """
 
-    def __init__(self, sets: sparse.csr_matrix) -> None:
+    def __init__(self, sets: sparse.csr_matrix, *, relabel: bool = True) -> None:
         self._sets = sets.astype(np.float64)
         n = sets.shape[1]
-        self._mean = np.asarray(self._sets.sum(1)).ravel() / n
-        self._norm = np.sqrt(np.maximum(np.asarray(self._sets.power(2).sum(1)).ravel() - n * self._mean**2, 0.0))
+        sums = [np.asarray(self._sets.power(k).sum(1)).ravel() for k in (1, 2, 3)]
+        self._mean = sums[0] / n
+        self._norm = np.sqrt(np.maximum(sums[1] - n * self._mean**2, 0.0))
+        self._skewness = _skewness(n, self._mean, sums[1], sums[2])
+        self._relabel = relabel
 
     def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Slopes' t, their p with n - 2 degrees of freedom, and the statistic itself."""
+        """Slopes' t, logarithms of their two-sided p, and the statistic itself."""
         n = statistic.shape[1]
         centred = statistic - statistic.mean(1, keepdims=True)
-        norm = np.outer(np.sqrt((centred**2).sum(1)), self._norm)
+        squares = (centred**2).sum(1)
+        norm = np.outer(np.sqrt(squares), self._norm)
         r = np.divide(_times(centred, self._sets), norm, out=np.zeros_like(norm), where=norm > 0)
         r = np.clip(r, -1.0, 1.0)
         tiny = np.finfo(np.float64).eps
         t = r * np.sqrt((n - 2) / ((1.0 - r + tiny) * (1.0 + r + tiny)))
-        return t, log_p_two_sided(t, n - 2), statistic
+        if not self._relabel:
+            return t, log_p_two_sided(t, n - 2), statistic
+        skewness = _skewness(n, np.zeros(len(statistic)), squares, (centred**3).sum(1))
+        log_p = np.empty_like(r)
+        _log_p_relabelled(r, skewness, self._skewness, float(n), log_p)
+        return t, log_p, statistic
 
 
 @numba.njit(nogil=True, cache=True)

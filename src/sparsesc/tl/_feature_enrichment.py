@@ -13,9 +13,10 @@ from sparsesc._random import as_generator
 from sparsesc.stats._enrichment import Ora, RankSum, SetTest, Ulm
 from sparsesc.stats._gene_statistics import GeneBlock, map_gene_blocks
 from sparsesc.stats._gsea import Gsea
+from sparsesc.stats._student import log_p_two_sided
 from sparsesc.stats._top_terms import TermReducer, TopTerms, iterate_rows
 
-from ._gene_blocks import GeneSettings, open_genes
+from ._gene_blocks import PVALUES, GeneSettings, open_genes
 from ._net import MatchedSets, match_net, read_net
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def feature_enrichment(
     n_top: int | None = 50,
     features: str | int | Sequence[str | int] | None = None,
     n_up: int | None = None,
+    pvalues: Literal["permutation", "parametric"] = "permutation",
     n_leading: int = 10,
     max_memory: float = 4.0,
     progress_bar: bool | None = None,
@@ -74,6 +76,9 @@ def feature_enrichment(
     n_up
         For ``"ora"``: how many of the genes with the largest positive scores count as a feature's top genes.
         ``None``: a twentieth of the measured genes, between 10 and 200.
+    pvalues
+        For ``"ulm"``. ``"permutation"``: two-sided p of the slope when genes are shuffled, from the exact first three
+        moments of that distribution; needs no draws. ``"parametric"``: by the t distribution, as in decoupler.
     n_leading
         Genes to name in the column `genes`.
     max_memory
@@ -93,7 +98,8 @@ def feature_enrichment(
         Table, smallest p first within each feature: `feature`, `term`, `score` (ulm: t of the slope; ranksum: z; ora:
         log2 of observed over expected overlap, each + 0.5; gsea: normalised enrichment score), `pval`, `padj`
         (Benjamini-Hochberg over all features x terms tested), `n_genes` (size of the set among the tested genes),
-        `genes` (those that carry the score, strongest first, joined by commas).
+        `genes` (those that carry the score, strongest first, joined by commas), and for ``"ulm"`` with permutation
+        p-values `pval_parametric`.
     ``uns[key]["features"]["term"]``
         The term with the smallest p among positive scores, if its `padj` is below .05, otherwise empty.
     ``uns[key]["params"]["feature_enrichment"]``
@@ -115,6 +121,10 @@ def feature_enrichment(
     ``varm`` (too many for it, or ``raw`` has genes that `adata` has not) they are computed again from the expression
     matrix, a few features at a time.
 
+    A set that holds a few of the feature's extreme genes by chance has a p of t that is far too small: in mixtures of
+    known truth, 12 % of the sets with an adjusted p below .05 were false by t, 6 % by permutation. Hence the default of
+    `pvalues`; the scores stay decoupler's.
+
     When not to trust it: ``"ulm"``, ``"ranksum"`` and ``"ora"`` take genes as independent. Genes of a pathway are
     co-expressed, so that a set of co-expressed genes that has nothing to do with a feature can still have a mean
     score away from 0, and p-values are too small (the tests are calibrated for random sets of genes, not for random
@@ -135,6 +145,7 @@ def feature_enrichment(
     if max_size < min_size:
         msg = f"max_size={max_size} is smaller than min_size={min_size}: no gene set can pass."
         raise ValueError(msg)
+    check.check_choice(pvalues, PVALUES, name="pvalues")
     n_top = n_top if n_top is None else check.check_positive_int(n_top, name="n_top")
     n_up = n_up if n_up is None else check.check_positive_int(n_up, name="n_up")
     if not max_memory > 0:
@@ -147,7 +158,7 @@ def feature_enrichment(
     matched = match_net(read_net(net), source.genes, source.universe, min_size=min_size, max_size=max_size)
     n_universe = len(source.universe)
     n_up = n_up or int(np.clip(_SHARE_UP * n_universe, 10, 200))
-    test = _make_test(method, matched, n_up=n_up, rng=rng)
+    test = _make_test(method, matched, n_up=n_up, pvalues=pvalues, rng=rng)
     reducer = TermReducer(
         test,
         matched.sets,
@@ -161,6 +172,8 @@ def feature_enrichment(
     parts = _logging.progress(parts, total=source.n_parts(tested), desc="gene sets", enabled=progress_bar)
     found = reducer.gather(parts)
     enrichment = _term_table(found, table.index, matched, source.genes[source.universe])
+    if method == "ulm" and pvalues == "permutation":
+        enrichment["pval_parametric"] = np.exp(log_p_two_sided(found.score, n_universe - 2))
     table["term"] = _best_terms(found, table.index, matched)
 
     adata = check.writable(adata, copy=copy)
@@ -175,6 +188,8 @@ def feature_enrichment(
     }
     if method == "ora":
         asked["n_up"] = n_up
+    if method == "ulm":
+        asked["pvalues"] = pvalues
     slot[_keys.ENRICHMENT] = enrichment
     slot[_keys.FEATURES] = table
     slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"feature_enrichment": asked | matched.report}
@@ -249,11 +264,13 @@ def _choose(names: pd.Index, features: list[str] | None, tested: np.ndarray) -> 
     return chosen
 
 
-def _make_test(method: str, matched: MatchedSets, *, n_up: int, rng: SeedLike | RNGLike | None) -> SetTest:
+def _make_test(
+    method: str, matched: MatchedSets, *, n_up: int, pvalues: str, rng: SeedLike | RNGLike | None
+) -> SetTest:
     if method != "ulm" and (matched.sets.data != 1).any():
         _logging.warning(f"net has weights, which method={method!r} does not use: only membership counts.")
     if method == "ulm":
-        return Ulm(matched.sets)
+        return Ulm(matched.sets, relabel=pvalues == "permutation")
     if method == "ranksum":
         return RankSum(matched.sets)
     if method == "ora":
