@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 
-from sparsesc.nn import ARCHITECTURES, TrainConfig
+from sparsesc.nn import ARCHITECTURES, TrainConfig, train
 from sparsesc.nn._engines import SparseEngine, TorchEngine
+from sparsesc.nn.kernels._drive import DEAD as DEAD_FEATURES
+from sparsesc.nn.kernels._drive import FETCH, LOSS, NORM, REST
+from sparsesc.nn.kernels._threads import one_thread
 from sparsesc.nn.kernels._workspace import SparseStep
 
 B, D, F, K, K_AUX = 96, 20, 64, 4, 5
 DEAD = slice(40, 60)
 
 
-def make_step(dtype, *, by_batch, prefixes, dead):
+def make_step(dtype, *, by_batch=True, prefixes=(F,), dead=False, d=D, scale=1.0):
+    """A step on one batch of cells, which it sees with noise; also what it starts from."""
     rng = np.random.default_rng(0)
-    decoder = rng.normal(size=(F, D)).astype(dtype)
+    decoder = rng.normal(size=(F, d)).astype(dtype)
     decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
+    start = {
+        "E": (decoder + 0.1 * rng.normal(size=(F, d))).astype(dtype),
+        "D": decoder,
+        "b_enc": (0.1 * rng.normal(size=F)).astype(dtype),
+        "b_dec": (0.1 * rng.normal(size=d)).astype(dtype),
+    }
+    X = (scale * rng.normal(size=(B, d))).astype(dtype)
+    noise = (0.3 * rng.normal(size=B * d)).astype(dtype)
+    if dead:
+        start["E"][DEAD] *= 0.1  # rarely among the largest
     step = SparseStep(
-        E=(decoder + 0.1 * rng.normal(size=(F, D))).astype(dtype),
-        D=decoder,
-        b_enc=(0.1 * rng.normal(size=F)).astype(dtype),
-        b_dec=(0.1 * rng.normal(size=D)).astype(dtype),
+        X,
+        **start,
         k=K,
         batch_size=B,
         by_batch=by_batch,
@@ -31,80 +45,99 @@ def make_step(dtype, *, by_batch, prefixes, dead):
         aux_weight=1 / 32,
         dead_after=1000,
         clip=1.0,
+        noise=noise,
     )
     if dead:
-        step.silent[DEAD] = 2000
-    return step
+        step.buffers.silent[DEAD] = 2000
+    return step, start, X, X + noise.reshape(B, d)
 
 
-def autograd(step, X, seen, *, by_batch, dead):
+def take(step, lr=0.0):
+    """The report of one step on all cells; with the product by another library where it is not part of the step."""
+    rows, noise_at, rate = np.arange(B)[None], np.zeros(1, np.int64), np.full(1, lr)
+    if step.own_product:
+        return step.run(rows, noise_at, rate)[0]
+    step.run(rows, noise_at, rate, FETCH)
+    step.buffers.pre[:] = step.buffers.seen_rows @ step.buffers.E.T
+    return step.run(rows, noise_at, rate, REST)[0]
+
+
+def autograd(start, X, seen, *, by_batch, prefixes, dead):
     """Loss and gradients of the definition, dense, by torch."""
-    E, D_, b_enc, b_dec = (torch.tensor(a, requires_grad=True) for a in (step.E, step.D, step.b_enc, step.b_dec))
+    p = {name: torch.tensor(value, requires_grad=True) for name, value in start.items()}
     x, s = torch.tensor(X), torch.tensor(seen)
-    pre = (s - b_dec) @ E.T + b_enc
-    positive = torch.relu(pre)
+    positive = torch.relu((s - p["b_dec"]) @ p["E"].T + p["b_enc"])
     if by_batch:
         limit = positive.flatten().topk(K * B).values[-1]
         codes = positive * (positive >= limit)
     else:
         top = positive.topk(K, dim=1)
         codes = torch.zeros_like(positive).scatter(1, top.indices, top.values)
-    loss = sum(((codes[:, :p] @ D_[:p] + b_dec - x) ** 2).mean() for p in step.prefixes) / len(step.prefixes)
+    loss = sum(((codes[:, :n] @ p["D"][:n] + p["b_dec"] - x) ** 2).mean() for n in prefixes) / len(prefixes)
     if dead:
-        residual = (x - codes @ D_ - b_dec).detach()
+        residual = (x - codes @ p["D"] - p["b_dec"]).detach()
         mask = torch.zeros(F, dtype=torch.bool)
         mask[DEAD] = True
         top = (positive * mask).topk(K_AUX, dim=1)
-        revived = torch.zeros_like(positive).scatter(1, top.indices, top.values) @ D_
+        revived = torch.zeros_like(positive).scatter(1, top.indices, top.values) @ p["D"]
         loss = loss + ((residual - revived) ** 2).mean() / 32
     loss.backward()
-    along = (D_.grad * D_).sum(1, keepdim=True) * D_
-    return float(loss.detach()), {
-        "grad_E": E.grad.numpy(),
-        "grad_D": (D_.grad - along).detach().numpy(),
-        "grad_b": b_enc.grad.numpy(),
-        "grad_b_dec": b_dec.grad.numpy(),
-    }
+    gradients = {name: value.grad.numpy() for name, value in p.items()}
+    gradients["D"] = gradients["D"] - (gradients["D"] * start["D"]).sum(1, keepdims=True) * start["D"]
+    return float(loss.detach()), gradients
 
 
 @pytest.mark.parametrize("dead", [False, True], ids=["all alive", "some dead"])
 @pytest.mark.parametrize("prefixes", [[F], [8, 16, F]], ids=["plain", "nested"])
 @pytest.mark.parametrize("by_batch", [True, False], ids=["batch", "row"])
+@pytest.mark.parametrize("d", [10, D, 40, 70])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-5)])
-def test_gradients_are_those_of_the_definition(dtype, tolerance, by_batch, prefixes, dead):
-    step = make_step(dtype, by_batch=by_batch, prefixes=prefixes, dead=dead)
-    rng = np.random.default_rng(1)
-    X = rng.normal(size=(B, D)).astype(dtype)
-    seen = (X + 0.3 * rng.normal(size=(B, D))).astype(dtype)
-    loss, expected = autograd(step, X, seen, by_batch=by_batch, dead=dead)
-    report = step.gradients(X, seen @ step.E.T, seen)
-    assert report.loss == pytest.approx(loss, rel=max(tolerance, 1e-9))
-    assert report.n_dead == (20 if dead else 0)
+def test_gradients_are_those_of_the_definition(dtype, tolerance, d, by_batch, prefixes, dead):
+    with one_thread() if dtype == np.float64 else nullcontext():
+        step, start, X, seen = make_step(dtype, by_batch=by_batch, prefixes=prefixes, dead=dead, d=d)
+        report = take(step)
+    loss, expected = autograd(start, X, seen, by_batch=by_batch, prefixes=prefixes, dead=dead)
+    assert report[LOSS] == pytest.approx(loss, rel=max(tolerance, 1e-9))
+    assert report[DEAD_FEATURES] == (20 if dead else 0)
+    gradients = step.gradients()
     for name, value in expected.items():
-        error = np.abs(getattr(step, name) - value).max() / np.abs(value).max()
-        assert error < tolerance, name
+        assert np.abs(gradients[name] - value).max() < tolerance * np.abs(value).max(), name
     squared = sum(float(np.square(v).sum()) for v in expected.values())
-    assert report.gradient_norm == pytest.approx(squared**0.5, rel=1e-4)
+    assert report[NORM] == pytest.approx(squared**0.5, rel=1e-4)
+    for name, value in step.parameters().items():
+        np.testing.assert_array_equal(value, start[name])  # a rate of zero moves nothing
 
 
 def test_dead_features_learn_only_through_the_auxiliary_loss():
-    X = np.random.default_rng(1).normal(size=(B, D))
     for dead in (False, True):
-        step = make_step(np.float64, by_batch=True, prefixes=[F], dead=dead)
-        step.E[DEAD] *= 1e-3  # positive at times, never among the largest
-        step.b_enc[DEAD] = 0
-        step.gradients(X, X @ step.E.T)
-        assert (np.abs(step.grad_E[DEAD]).max() > 0) == dead
+        step, *_ = make_step(np.float32, dead=True)
+        if not dead:
+            step.buffers.silent[:] = 0
+        take(step)
+        fired = step.buffers.silent[DEAD] == 0
+        moved = np.abs(step.gradients()["E"][DEAD]).max(1) > 0
+        assert moved[~fired].any() == dead
 
 
 def test_decoder_rows_keep_unit_norm_and_clipping_bounds_the_step():
-    step = make_step(np.float64, by_batch=True, prefixes=[F], dead=False)
-    X = 100 * np.random.default_rng(1).normal(size=(B, D))
-    before = step.E.copy()
-    report = step.step(X, X @ step.E.T, 1e-3)
-    assert report.gradient_norm > 1
-    np.testing.assert_allclose(np.linalg.norm(step.D, axis=1), 1, atol=1e-12)
-    assert np.abs(step.E - before).max() < 2e-3
+    step, start, *_ = make_step(np.float32, scale=100)
+    report = take(step, 1e-3)
+    assert report[NORM] > 1
+    after = step.parameters()
+    np.testing.assert_allclose(np.linalg.norm(after["D"], axis=1), 1, atol=1e-6)
+    assert 0 < np.abs(after["E"] - start["E"]).max() < 2e-3
+
+
+@pytest.mark.parametrize("name", ["topk", "matryoshka"])
+def test_one_thread_gives_the_same_bits_as_all(name):
+    X = np.random.default_rng(0).normal(size=(900, 33)).astype(np.float32)
+    config = TrainConfig(architecture=name, n_features=100, k=4, max_steps=60)
+    alone, together = [], []
+    for results, where in ((together, nullcontext()), (alone, one_thread())):
+        with where:
+            results.append(train(X[100:], config, X_validation=X[:100], rng=np.random.default_rng(0)))
+    for weight, value in together[0].sae.weights.items():
+        np.testing.assert_array_equal(alone[0].sae.weights[weight], value, err_msg=weight)
 
 
 @pytest.mark.parametrize("name", ["topk", "batchtopk", "matryoshka"])
@@ -120,10 +153,9 @@ def test_both_engines_take_the_same_steps(name):
         SparseEngine(X, {k: v.copy() for k, v in start.items()}, arch, config, 500, rng),
         TorchEngine(X, start, arch, config, 500, rng, "cpu"),
     ]
-    for i in range(15):
-        rows = np.random.default_rng(i).permutation(600)[:200]
-        for engine in engines:
-            engine.step(rows, 1e-3, i / 15)
+    batches = np.array([np.random.default_rng(i).permutation(600)[:200] for i in range(15)])
+    for engine in engines:
+        engine.run(batches, np.full(15, 1e-3), np.arange(15) / 15)
     sparse, dense = (engine.parameters() for engine in engines)
     for name_, value in dense.items():
         np.testing.assert_allclose(sparse[name_], value, atol=2e-4, err_msg=name_)

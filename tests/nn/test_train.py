@@ -141,10 +141,10 @@ def test_half_precision_product_costs_little(sparse_cells):
 
 def test_schedule():
     schedule = Schedule(TrainConfig(max_steps=100, lr=1.0, warmup=0.1, decay=0.2))
-    rates = []
-    while not schedule.done():
-        rates.append(schedule.lr)
-        schedule.advance()
+    rates, progress = (np.concatenate(part) for part in zip(schedule.advance(37), schedule.advance(63), strict=True))
+    assert schedule.done()
+    np.testing.assert_allclose(progress, np.arange(100) / 100)
+    rates = rates.tolist()
     assert rates[0] == pytest.approx(0.1)
     assert rates[10:80] == [1.0] * 70
     assert rates[-1] == pytest.approx(0.05)

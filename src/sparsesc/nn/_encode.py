@@ -1,11 +1,11 @@
-"""Encoding in blocks of cells: one matrix product into a small buffer, then straight into CSR."""
+"""Encoding in blocks of cells: a product that stays in the cache, then straight into CSR."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
 
-_BUFFER_BYTES = 8 * 2**20
+_BUFFER_BYTES = 64 * 2**20  # of the entries of one block; only what is active is ever touched
 _MAX_ROWS = 8192
 
 
@@ -19,44 +19,54 @@ def encode_blocks(
 ) -> sparse.csr_matrix:
     """Codes of ``X`` (n, d): entries above their threshold, or with `k` the k largest positive ones of each row.
 
-    Extra memory is the result, a growing copy of it and one block of pre-activations.
+    Extra memory is the result, a growing copy of it and one block.
     """
     import torch
 
     from .kernels import _encode as kernels
+    from .kernels._chunks import BLOCK, LANES, OWN_PRODUCT, aligned
+    from .kernels._select import NEVER, SMALLEST, padded
+    from .kernels._threads import n_parts
 
-    n, n_features = len(X), W_enc.shape[1]
-    rows = int(np.clip(_BUFFER_BYTES // (4 * max(n_features, 1)), 64, _MAX_ROWS))
-    rows = min(rows, max(n, 1))
+    (n, d), n_features = X.shape, W_enc.shape[1]
+    width = padded(n_features)
+    rows = int(np.clip(_BUFFER_BYTES // (8 * width), BLOCK, _MAX_ROWS)) // BLOCK * BLOCK
+    rows = min(rows, -(-max(n, 1) // BLOCK) * BLOCK)
+    bias, limits = np.full(width, NEVER, np.float32), np.full(width, 1, np.float32)
+    bias[:n_features] = b_enc
+    # What is kept is at or above the limit: the next number after the threshold.
+    limits[:n_features] = np.maximum(np.nextafter(threshold, np.float32(np.inf)), np.float32(SMALLEST))
+    own = d <= OWN_PRODUCT
+    depth = -(-d // LANES) * LANES
+    packed = aligned((width // 64 if own else 0, depth, 64), np.dtype(np.float32))
+    if own:
+        tiles = np.zeros((depth, width), np.float32)
+        tiles[:d, :n_features] = W_enc
+        packed[:] = tiles.reshape(depth, -1, 64).transpose(1, 0, 2)
     # Torch's own memory is aligned, numpy's need not be, and the last bits of a product can depend on it: copies here
     # make the same cells give the same codes in every process.
-    weight = torch.from_numpy(W_enc).clone()
-    centre = torch.from_numpy(b_dec).clone()
-    cells, buffer = torch.empty((rows, X.shape[1])), torch.empty((rows, n_features))
-    limits = np.maximum(threshold, 0)
+    weight, centre = torch.zeros((d, width)), torch.from_numpy(b_dec).clone()
+    weight[:, :n_features] = torch.from_numpy(W_enc)
+    cells, pre = torch.empty((1 if own else rows, d)), torch.empty((1 if own else rows, width))
+    room = rows // BLOCK * (BLOCK * width + LANES)
+    index, value = np.empty(room, np.int32), np.empty(room, np.float32)
+
     counts = np.zeros(n, np.int64)
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    results: list[tuple[np.ndarray, np.ndarray]] = []
     for first in range(0, n, rows):
-        block = torch.from_numpy(X[first : first + rows])
+        block = X[first : first + rows]
         m = len(block)
-        pre = buffer[:m]
-        # x is centred before the product, not by a shift of the bias: a far-off mean would cost digits.
-        torch.sub(block, centre, out=cells[:m])
-        torch.mm(cells[:m], weight, out=pre)
+        if not own:
+            # x is centred before the product, not by a shift of the bias: a far-off mean would cost digits.
+            torch.sub(torch.from_numpy(block), centre, out=cells[:m])
+            torch.mm(cells[:m], weight, out=pre[:m])
         count = counts[first : first + m]
-        if k is None:
-            kernels.count_above(pre.numpy(), b_enc, limits, count)
-            start = np.concatenate([[0], np.cumsum(count)])
-            indices, data = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
-            kernels.write_above(pre.numpy(), b_enc, limits, start, indices, data)
-        else:
-            indices, data = np.empty(m * k, np.int32), np.empty(m * k, np.float32)
-            kernels.write_top_k(pre.numpy(), b_enc, k, count, indices, data)
-            if count.min(initial=k) < k:  # rows with fewer positive entries left gaps
-                filled = (np.arange(k) < count[:, None]).ravel()
-                indices, data = indices[filled], data[filled]
-        parts.append((indices, data))
-    return _join(parts, counts, (n, n_features))
+        kernels.encode_rows(block, packed, pre.numpy(), b_dec, bias, limits, k or 0, index, value, count, n_parts())
+        start = np.concatenate([[0], np.cumsum(count)])
+        indices, data = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
+        kernels.collect_rows(index, value, start, width, indices, data)
+        results.append((indices, data))
+    return _join(results, counts, (n, n_features))
 
 
 def _join(parts: list[tuple[np.ndarray, np.ndarray]], counts: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:

@@ -14,7 +14,8 @@ from sparsesc._random import torch_seed
 
 from ._noise import NoisePool
 from .architectures import Architecture
-from .kernels._workspace import BETAS, EPSILON, SparseStep
+from .kernels._drive import ACTIVE, ALL, BETAS, EPSILON, ERROR, FETCH, REST
+from .kernels._workspace import SparseStep
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """What the training loop needs."""
 
-    def step(self, rows: np.ndarray, lr: float, progress: float) -> None:
-        """One optimiser step on these training cells."""
+    def run(self, batches: np.ndarray, lr: np.ndarray, progress: np.ndarray) -> None:
+        """One optimiser step for each row of ``batches`` (steps, B), which are numbers of training cells."""
 
     def drain(self) -> tuple[float, float, float]:
         """FVU, L0 and dead fraction of the steps since the last call."""
@@ -63,15 +64,11 @@ class SparseEngine:
         dead_after: int,
         rng: np.random.Generator,
     ) -> None:
-        import torch
-
-        B, d, n_features = config.batch_size or len(X), X.shape[1], config.n_features
+        B, n_features = config.batch_size or len(X), config.n_features
+        self._noise = NoisePool(config.noise, B * X.shape[1], rng) if config.noise > 0 else None
         self.state = SparseStep(
-            # In torch's aligned memory: the last bits of the encoder product can depend on where it lies.
-            E=torch.from_numpy(parameters["E"]).clone().numpy(),
-            D=parameters["D"],
-            b_enc=parameters["b_enc"],
-            b_dec=parameters["b_dec"],
+            X,
+            **{name: parameters[name] for name in ("E", "D", "b_enc", "b_dec")},
             k=config.k,
             batch_size=B,
             by_batch=bool(arch.by_batch),
@@ -81,41 +78,47 @@ class SparseEngine:
             dead_after=dead_after,
             clip=config.clip,
             align=config.align * n_features / len(X),
+            noise=self._noise.values if self._noise else None,
         )
-        self._cells = torch.from_numpy(X)  # only ever copied from, into an aligned batch
-        self._batch, self._pre = torch.empty((B, d)), torch.empty((B, n_features))
-        self._encoder = torch.from_numpy(self.state.E).T
-        self._noise = NoisePool(config.noise, B * d, rng) if config.noise > 0 else None
-        self._noisy = torch.empty((B, d)) if self._noise else self._batch
         self._half = config.precision == "bfloat16"
-        self._seen, self._error, self._active = 0, 0.0, 0
+        self._seen, self._error, self._active = 0, 0.0, 0.0
 
-    def step(self, rows: np.ndarray, lr: float, progress: float) -> None:
-        """One step: the encoder product by torch, the rest compiled."""
+    def run(self, batches: np.ndarray, lr: np.ndarray, progress: np.ndarray) -> None:
+        """Steps in compiled code; for wide embeddings with the encoder product by torch."""
+        places = np.zeros(len(batches), np.int64) if self._noise is None else self._noise.places(len(batches))
+        if self.state.own_product and not self._half:
+            self._note(batches, self.state.run(batches, places, lr, ALL))
+            return
+        for step in range(len(batches)):
+            rows, at, rate = batches[step : step + 1], places[step : step + 1], lr[step : step + 1]
+            self.state.run(rows, at, rate, FETCH)
+            self._multiply()
+            self._note(rows, self.state.run(rows, at, rate, REST))
+
+    def _multiply(self) -> None:
         import torch
 
-        torch.index_select(self._cells, 0, torch.from_numpy(rows), out=self._batch)
-        if self._noise is not None:
-            torch.add(self._batch, torch.from_numpy(self._noise.batch(*self._batch.shape)), out=self._noisy)
+        b = self.state.buffers
+        seen, encoder, pre = torch.from_numpy(b.seen_rows), torch.from_numpy(b.E).T, torch.from_numpy(b.pre)
         if self._half:
-            self._pre.copy_(self._noisy.bfloat16() @ self._encoder.bfloat16())
+            pre.copy_(seen.bfloat16() @ encoder.bfloat16())
         else:
-            torch.mm(self._noisy, self._encoder, out=self._pre)
-        report = self.state.step(self._batch.numpy(), self._pre.numpy(), lr, self._noisy.numpy())
-        self._seen += len(rows)
-        self._error += report.error
-        self._active += report.active
+            torch.mm(seen, encoder, out=pre)
+
+    def _note(self, batches: np.ndarray, report: np.ndarray) -> None:
+        self._seen += batches.size
+        self._error += float(report[:, ERROR].sum())
+        self._active += float(report[:, ACTIVE].sum())
 
     def drain(self) -> tuple[float, float, float]:
         """FVU, L0 and dead fraction of the steps since the last call."""
         seen, error, active = max(self._seen, 1), self._error, self._active
-        self._seen, self._error, self._active = 0, 0.0, 0
-        dead = float((self.state.silent >= self.state.dead_after).mean())
-        return error / (seen * self._cells.shape[1]), active / seen, dead
+        self._seen, self._error, self._active = 0, 0.0, 0.0
+        return error / (seen * self.state.n_dimensions), active / seen, float(self.state.dead.mean())
 
     def parameters(self) -> dict[str, np.ndarray]:
         """A copy of all parameters."""
-        return {name: getattr(self.state, name).copy() for name in ("E", "D", "b_enc", "b_dec")}
+        return self.state.parameters()
 
 
 class TorchEngine:
@@ -174,7 +177,12 @@ class TorchEngine:
         extra = arch.penalty(p, x, code, progress)
         return (loss if extra is None else loss + extra), error, code.active
 
-    def step(self, rows: np.ndarray, lr: float, progress: float) -> None:
+    def run(self, batches: np.ndarray, lr: np.ndarray, progress: np.ndarray) -> None:
+        """Steps one after another."""
+        for step, rows in enumerate(batches):
+            self._step(rows, float(lr[step]), float(progress[step]))
+
+    def _step(self, rows: np.ndarray, lr: float, progress: float) -> None:
         """One step: loss, gradients, clipping, Adam, decoder rows back to unit norm."""
         import torch
 

@@ -15,10 +15,9 @@ class NoisePool:
     """
 
     def __init__(self, scale: float, size: int, rng: np.random.Generator) -> None:
-        self._values = (scale * rng.standard_normal(size + _SHIFTS, dtype=np.float32)).astype(np.float32)
-        self._size, self._rng = size, rng
+        self.values = (scale * rng.standard_normal(size + _SHIFTS, dtype=np.float32)).astype(np.float32)
+        self._rng = rng
 
-    def batch(self, n_cells: int, n_dimensions: int) -> np.ndarray:
-        """Noise for a batch of at most the size that was announced, (n_cells, n_dimensions)."""
-        at = int(self._rng.integers(_SHIFTS))
-        return self._values[at : at + n_cells * n_dimensions].reshape(n_cells, n_dimensions)
+    def places(self, n: int) -> np.ndarray:
+        """Where the noise of each of the next ``n`` batches begins."""
+        return self._rng.integers(_SHIFTS, size=n)

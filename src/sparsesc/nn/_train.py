@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from ._engines import make_engine
 from ._initialise import initial_parameters
 from ._metrics import fraction_unexplained
 from ._sae import SparseAutoencoder
-from ._scaling import fit_scaler
+from ._scaling import Scaler, fit_scaler
 from .architectures import ARCHITECTURES
 
 HISTORY_COLUMNS = ("epoch", "train_fvu", "validation_fvu", "l0", "dead_fraction", "lr", "seconds")
@@ -77,9 +78,36 @@ def train(
     ValueError
         If all cells are the same point.
     """
-    scaler = fit_scaler(X, whiten=config.whiten)
-    U = scaler.transform(X)
+    return fit(standardise(X, X_validation, whiten=config.whiten), config, rng=rng, device=device, on_epoch=on_epoch)
+
+
+class Cells(NamedTuple):
+    """What a training sees, in standardised units."""
+
+    training: np.ndarray
+    monitored: np.ndarray | None
+    """Validation cells looked at after each epoch."""
+    scaler: Scaler
+
+
+def standardise(X: np.ndarray, X_validation: np.ndarray | None, *, whiten: bool) -> Cells:
+    """Cells in the units of the training."""
+    scaler = fit_scaler(X, whiten=whiten)
     monitored = None if X_validation is None else scaler.transform(X_validation[:_MONITORED])
+    return Cells(scaler.transform(X), monitored, scaler)
+
+
+def fit(
+    cells: Cells,
+    config: TrainConfig,
+    *,
+    rng: np.random.Generator,
+    device: str = "cpu",
+    on_epoch: Callable[[dict[str, float], float], None] | None = None,
+    stopped: Callable[[], bool] | None = None,
+) -> TrainResult:
+    """:func:`train` on standardised cells; ``stopped`` says after each epoch whether to end as if interrupted."""
+    U, monitored, scaler = cells
     config = config.complete(*U.shape)
     arch = ARCHITECTURES[config.architecture](config)
     parameters = initial_parameters(U, config.n_features, config.k, rng)
@@ -93,13 +121,11 @@ def train(
     best, best_epoch, best_score = engine.parameters(), -1, np.inf
     interrupted = False
     try:
-        while not schedule.done():
+        while not schedule.done() and not interrupted:
             begun = time.perf_counter()
-            for rows in _batches(len(U), config.batch_size or len(U), rng):
-                engine.step(rows, schedule.lr, schedule.progress)
-                schedule.advance()
-                if schedule.done():
-                    break
+            batches = _batches(len(U), config.batch_size or len(U), rng)
+            batches = batches[: schedule.left()]
+            engine.run(batches, *schedule.advance(len(batches)))
             train_fvu, l0, dead = engine.drain()
             row = {"epoch": len(history), "train_fvu": train_fvu, "validation_fvu": np.nan, "l0": l0}
             row |= {"dead_fraction": dead, "lr": schedule.last_lr, "seconds": 0.0}
@@ -119,6 +145,7 @@ def train(
             history.append(row)
             if on_epoch is not None:
                 on_epoch(row, schedule.progress)
+            interrupted = stopped is not None and stopped()
     except KeyboardInterrupt:
         interrupted = True
         if best_epoch < 0:
@@ -151,25 +178,26 @@ class Schedule:
         """From 0 to 1."""
         return self.step / self._end
 
-    @property
-    def lr(self) -> float:
-        """Learning rate of the next step."""
-        return self._peak * min(1.0, (self.step + 1) / self._warmup, (self._end - self.step) / self._decay)
+    def left(self) -> int:
+        """Steps to come."""
+        return self._end - self.step
 
-    def advance(self) -> None:
-        """A step was taken."""
-        self.last_lr = self.lr
-        self.step += 1
+    def advance(self, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Learning rates and progress of the next steps, which count as taken."""
+        steps = self.step + np.arange(n_steps)
+        lr = self._peak * np.minimum(1.0, np.minimum((steps + 1) / self._warmup, (self._end - steps) / self._decay))
+        self.step += n_steps
+        self.last_lr = float(lr[-1])
+        return lr, steps / self._end
 
     def begin_decay(self) -> None:
         """End early: skip to the decay, unless it has begun."""
         self._end = min(self._end, self.step + self._decay)
 
 
-def _batches(n: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """All full batches of one pass over the cells in random order; the remainder waits for another pass."""
-    order = rng.permutation(n)
-    return [order[i : i + size] for i in range(0, n - size + 1, size)]
+def _batches(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """All full batches (batches, size) of one pass over the cells in random order; the rest waits for another pass."""
+    return rng.permutation(n)[: n // size * size].reshape(-1, size)
 
 
 def _both_kinds(seen: np.ndarray, unseen: np.ndarray) -> np.ndarray:

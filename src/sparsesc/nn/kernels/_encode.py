@@ -1,69 +1,62 @@
-"""From pre-activations to CSR rows: count, then write, never a dense code."""
+"""From cells to CSR rows: blocks of cells that stay in the cache, never a dense code of more than that."""
 
 from __future__ import annotations
 
 import numba as nb
 import numpy as np
 
-from ._select import PARALLEL, n_groups, top_k_row
-
-_CHUNK = 64
-_BLOCKS = 64
-
-
-@nb.njit(**PARALLEL)
-def count_above(pre: np.ndarray, bias: np.ndarray, threshold: np.ndarray, count: np.ndarray) -> None:
-    """How many entries of each row are positive and above their feature's threshold."""
-    n_rows, n_features = pre.shape
-    for block in nb.prange(_BLOCKS):
-        for i in range(block * n_rows // _BLOCKS, (block + 1) * n_rows // _BLOCKS):
-            row, n = pre[i], 0
-            for j in range(n_features):
-                n += row[j] + bias[j] > threshold[j]
-            count[i] = n
+from ._chunks import BLOCK
+from ._forward import multiply_rows
+from ._lanes import LANES, keep_from_each
+from ._select import top_k_of_row
+from ._threads import on_threads
 
 
-@nb.njit(**PARALLEL)
-def write_above(
-    pre: np.ndarray,
-    bias: np.ndarray,
-    threshold: np.ndarray,
-    start: np.ndarray,
-    indices: np.ndarray,
-    data: np.ndarray,
+def _encode_rows(
+    X: np.ndarray, packed: np.ndarray, pre: np.ndarray, b_dec: np.ndarray, bias: np.ndarray, limits: np.ndarray, k: int,
+    index: np.ndarray, value: np.ndarray, count: np.ndarray, n_parts: int,
+) -> None:  # fmt: skip
+    """Active entries of each row of ``X`` (m, d): those at or above their feature's limit, or the ``k`` largest.
+
+    ``packed`` is the encoder in tiles; when it is empty, ``pre`` (m, F padded) holds the product. Every block of rows
+    has a stretch of ``BLOCK * F padded + 16`` entries in ``index`` and ``value``, filled from its beginning.
+    """
+    m, d = X.shape
+    n, n_blocks, whole = len(bias), -(-m // BLOCK), packed.shape[1]
+    own = len(packed) > 0
+    for part in nb.prange(n_parts):
+        cells = np.zeros((BLOCK, max(whole, 1)), X.dtype)
+        product = np.empty((BLOCK if own else 1, n), X.dtype)
+        maxima = np.empty(n + 2 * LANES, X.dtype)
+        for block in range(part * n_blocks // n_parts, (part + 1) * n_blocks // n_parts):
+            first, last = block * BLOCK, min(m, (block + 1) * BLOCK)
+            if own:
+                for i in range(first, last):
+                    for c in range(d):
+                        cells[i - first, c] = X[i, c] - b_dec[c]
+                multiply_rows(0, last - first, cells, packed, product, d)
+            rows, shift = (product.reshape(-1), first) if own else (pre.reshape(-1), 0)
+            at = block * (BLOCK * n + LANES)
+            for i in range(first, last):
+                if k > 0:
+                    end = top_k_of_row(rows, (i - shift) * n, bias, n, k, maxima, index, value, at)
+                else:
+                    end = keep_from_each(rows, (i - shift) * n, bias, n, limits, index, value, at)
+                count[i] = end - at
+                at = end
+
+
+def _collect_rows(
+    index: np.ndarray, value: np.ndarray, start: np.ndarray, n: int, indices: np.ndarray, data: np.ndarray
 ) -> None:
-    """Write what :func:`count_above` counted, row i from ``start[i]`` on, in ascending feature order."""
-    n_rows, n_features = pre.shape
-    for block in nb.prange(_BLOCKS):
-        for i in range(block * n_rows // _BLOCKS, (block + 1) * n_rows // _BLOCKS):
-            row, at = pre[i], start[i]
-            for first in range(0, n_features, _CHUNK):
-                last = min(first + _CHUNK, n_features)
-                hits = 0
-                for j in range(first, last):  # a whole chunk in vector registers; most have nothing
-                    hits += row[j] + bias[j] > threshold[j]
-                if hits > 0:
-                    for j in range(first, last):
-                        v = row[j] + bias[j]
-                        if v > threshold[j]:
-                            indices[at] = j
-                            data[at] = v
-                            at += 1
+    """Copy the stretches of all blocks behind one another; row i begins at ``start[i]``."""
+    m = len(start) - 1
+    for block in nb.prange(-(-m // BLOCK)):
+        first, last = start[block * BLOCK], start[min(m, (block + 1) * BLOCK)]
+        at = block * (BLOCK * n + LANES)
+        indices[first:last] = index[at : at + last - first]
+        data[first:last] = value[at : at + last - first]
 
 
-@nb.njit(**PARALLEL)
-def write_top_k(
-    pre: np.ndarray, bias: np.ndarray, k: int, count: np.ndarray, indices: np.ndarray, data: np.ndarray
-) -> None:
-    """The k largest positive entries of each row, row i from ``i * k`` on; rows with fewer leave a gap."""
-    n_rows, n_features = pre.shape
-    groups = n_groups(n_features, k)
-    for block in nb.prange(_BLOCKS):
-        maxima, work = np.empty(groups, pre.dtype), np.empty(n_features, pre.dtype)
-        index, value = np.empty(n_features, np.int32), np.empty(n_features, pre.dtype)
-        for i in range(block * n_rows // _BLOCKS, (block + 1) * n_rows // _BLOCKS):
-            n = top_k_row(pre[i], bias, k, index, value, maxima, work)
-            count[i] = n
-            for c in range(n):
-                indices[i * k + c] = index[c]
-                data[i * k + c] = value[c]
+encode_rows = on_threads(_encode_rows)
+collect_rows = on_threads(_collect_rows)

@@ -1,28 +1,37 @@
 """Which features are active: exact selection of the largest pre-activations without a sort.
 
-Both rules start from one vectorised pass over a row that keeps, for groups of features a fixed stride apart, the
-largest value of each group. Only groups whose maximum can matter are looked into. For ``topk`` the k-th largest group
-maximum is a lower bound of the k-th largest value, so the bound is exact; for ``batchtopk`` the bound is a guess from
-the step before, which the caller lowers when too little came out.
+``topk`` first takes the maxima of groups of features, in registers. The k-th largest maximum is a lower bound of the
+k-th largest value, so one pass that keeps what reaches a bound near it leaves little more than k entries. Bounds are
+found by halving an interval and counting, which costs a few registers a time, not by partial sorts. ``batchtopk`` needs
+one pass a row with a guess from the step before, and one limit for the whole batch, found the same way.
+
+Rows are padded to a multiple of sixteen features; the padding's bias is :data:`NEVER`. Active entries are positive.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba as nb
 import numpy as np
 
-JIT: dict[str, Any] = {
-    "cache": True,
-    "nogil": True,
-    "fastmath": {"nnan", "nsz", "contract", "reassoc"},
-    "error_model": "numpy",
-}
-PARALLEL: dict[str, Any] = {**JIT, "parallel": True}
+from ._lanes import LANES, count_from, keep_from, larger, load, spread, store
+from ._threads import JIT
 
-_STRIDES = 16  # members of a group: long enough that few groups matter, short enough to look into one by one
+NEVER = -1e30  # bias of features that do not exist
+SMALLEST = 1e-37  # the smallest activation: anything below counts as not positive
+_HEIGHT = 16  # members of a group at most: long enough that few groups matter
 _GROUPS_PER_ACTIVE = 4
+_HALVINGS = 100  # float64 needs about 60 to end at neighbours
+
+
+def padded(n_features: int) -> int:
+    """Length of a row of this many features in memory: whole tiles of four registers."""
+    return -(-n_features // (4 * LANES)) * 4 * LANES
+
+
+@nb.njit(**JIT)
+def group_height(n: int, k: int) -> int:
+    """Members of a group in a padded row of ``n`` entries."""
+    return max(1, min(_HEIGHT, n // (_GROUPS_PER_ACTIVE * max(k, 1))))
 
 
 @nb.njit(**JIT)
@@ -52,204 +61,134 @@ def kth_largest(values: np.ndarray, n: int, k: int) -> float:
 
 
 @nb.njit(**JIT)
-def n_groups(n_features: int, k: int) -> int:
-    """How many group maxima a row of this width gets."""
-    strides = max(1, min(_STRIDES, n_features // (_GROUPS_PER_ACTIVE * max(k, 1))))
-    return -(-n_features // strides)
+def _bound_of_groups(pre: np.ndarray, at: int, bias: np.ndarray, n: int, k: int, maxima: np.ndarray) -> float:
+    """A value that at least k entries of the row reach, and few more; the smallest positive one if there are fewer."""
+    height = group_height(n, k)
+    groups = 0
+    highest = spread(pre.dtype.type(SMALLEST))
+    for first in range(0, n, LANES * height):
+        best = load(pre, at + first) + load(bias, first)
+        for j in range(first + LANES, min(first + LANES * height, n), LANES):
+            best = larger(best, load(pre, at + j) + load(bias, j))
+        store(maxima, groups, best)
+        highest = larger(highest, best)
+        groups += LANES
+    low = pre.dtype.type(SMALLEST)
+    if count_from(maxima, groups, low) <= k:
+        return low
+    store(maxima, groups, highest)
+    high = low
+    for j in range(groups, groups + LANES):
+        high = max(high, maxima[j])
+    for _ in range(_HALVINGS):
+        middle = (low + high) * pre.dtype.type(0.5)
+        if middle <= low or middle >= high:
+            break
+        found = count_from(maxima, groups, middle)
+        if found >= k:
+            low = middle
+            if found <= k + k // 4:
+                break
+        else:
+            high = middle
+    return low
 
 
 @nb.njit(**JIT)
-def _group_maxima(row: np.ndarray, bias: np.ndarray, maxima: np.ndarray) -> None:
-    n_features, groups = len(row), len(maxima)
-    for c in range(groups):
-        maxima[c] = row[c] + bias[c]
-    start = groups
-    while start < n_features:
-        stop = min(groups, n_features - start)
-        part, shift = row[start : start + stop], bias[start : start + stop]
-        for c in range(stop):
-            value = part[c] + shift[c]
-            maxima[c] = value if value > maxima[c] else maxima[c]
-        start += groups
-
-
-@nb.njit(**JIT)
-def _collect(
-    row: np.ndarray, bias: np.ndarray, maxima: np.ndarray, bound: float, index: np.ndarray, value: np.ndarray
-) -> int:
-    """Positive entries of at least ``bound``, from the groups that hold any; returns their number."""
-    n_features, groups, n = len(row), len(maxima), 0
-    for c in range(groups):
-        if maxima[c] >= bound and maxima[c] > 0:
-            for j in range(c, n_features, groups):
-                v = row[j] + bias[j]
-                if v >= bound and v > 0:
-                    index[n] = j
-                    value[n] = v
-                    n += 1
-    return n
-
-
-@nb.njit(**JIT)
-def sort_by_index(index: np.ndarray, value: np.ndarray, n: int) -> None:
-    """Bring the first ``n`` entries into ascending feature order (insertion: they are few)."""
-    for i in range(1, n):
-        j, v = index[i], value[i]
-        at = i - 1
-        while at >= 0 and index[at] > j:
-            index[at + 1] = index[at]
-            value[at + 1] = value[at]
-            at -= 1
-        index[at + 1] = j
-        value[at + 1] = v
-
-
-@nb.njit(**JIT)
-def top_k_row(
-    row: np.ndarray,
+def top_k_of_row(
+    pre: np.ndarray,
+    at: int,
     bias: np.ndarray,
+    n: int,
     k: int,
+    maxima: np.ndarray,
     index: np.ndarray,
     value: np.ndarray,
-    maxima: np.ndarray,
-    work: np.ndarray,
+    to: int,
 ) -> int:
-    """The k largest positive entries of ``row + bias`` in ascending feature order; returns how many there are.
+    """Write the k largest positive entries of ``pre[at : at + n] + bias`` to ``index[to:]``, ``value[to:]``.
 
-    ``index``, ``value`` and ``work`` hold one entry a feature, ``maxima`` :func:`n_groups`. Among equal values at the
-    limit the ones with the smallest feature numbers are kept.
+    Ascending features; returns where the next entry goes. Among equal values at the limit the first features are kept.
+    ``maxima`` is scratch of at least ``n + 16``; the outputs need room for ``n + 16`` entries.
     """
-    groups = len(maxima)
-    _group_maxima(row, bias, maxima)
-    bound = row.dtype.type(0)
-    if groups > k:
-        for c in range(groups):
-            work[c] = maxima[c]
-        bound = kth_largest(work, groups, k)
-    n = _collect(row, bias, maxima, bound, index, value)
-    sort_by_index(index, value, n)
-    if n > k:
-        for c in range(n):
-            work[c] = value[c]
-        limit = kth_largest(work, n, k)
-        above = 0
-        for c in range(n):
-            above += value[c] > limit
-        ties, kept = k - above, 0
-        for c in range(n):
-            if value[c] > limit or (value[c] == limit and ties > 0):
-                ties -= value[c] == limit
-                index[kept] = index[c]
-                value[kept] = value[c]
-                kept += 1
-        n = kept
-    return n
-
-
-@nb.njit(**PARALLEL)
-def select_top_k(
-    pre: np.ndarray,
-    bias: np.ndarray,
-    k: int,
-    index: np.ndarray,
-    value: np.ndarray,
-    count: np.ndarray,
-    maxima: np.ndarray,
-    work: np.ndarray,
-) -> None:
-    """:func:`top_k_row` for every row of ``pre``; ``maxima`` and ``work`` have one row per block of rows."""
-    n_rows, n_blocks = len(pre), len(maxima)
-    for block in nb.prange(n_blocks):
-        for i in range(block * n_rows // n_blocks, (block + 1) * n_rows // n_blocks):
-            count[i] = top_k_row(pre[i], bias, k, index[i], value[i], maxima[block], work[block])
-
-
-@nb.njit(**PARALLEL)
-def _candidates(
-    pre: np.ndarray,
-    bias: np.ndarray,
-    bound: float,
-    index: np.ndarray,
-    value: np.ndarray,
-    count: np.ndarray,
-    maxima: np.ndarray,
-) -> None:
-    n_rows, n_blocks = len(pre), len(maxima)
-    for block in nb.prange(n_blocks):
-        for i in range(block * n_rows // n_blocks, (block + 1) * n_rows // n_blocks):
-            _group_maxima(pre[i], bias, maxima[block])
-            count[i] = _collect(pre[i], bias, maxima[block], bound, index[i], value[i])
-
-
-@nb.njit(**PARALLEL)
-def _keep_from(limit: float, index: np.ndarray, value: np.ndarray, count: np.ndarray, n_blocks: int) -> None:
-    n_rows = len(count)
-    for block in nb.prange(n_blocks):
-        for i in range(block * n_rows // n_blocks, (block + 1) * n_rows // n_blocks):
-            kept = 0
-            for c in range(count[i]):
-                if value[i, c] >= limit:
-                    index[i, kept] = index[i, c]
-                    value[i, kept] = value[i, c]
-                    kept += 1
-            sort_by_index(index[i], value[i], kept)
-            count[i] = kept
+    bound = _bound_of_groups(pre, at, bias, n, k, maxima)
+    end = keep_from(pre, at, bias, n, bound, index, value, to)
+    found = end - to
+    if found <= k:
+        return end
+    # The exact limit: what k of the candidates reach.
+    width = -(-found // LANES) * LANES
+    high = bound
+    for j in range(found):
+        maxima[j] = value[to + j]
+        high = max(high, maxima[j])
+    for j in range(found, width):
+        maxima[j] = pre.dtype.type(NEVER)
+    low, limit, exact = bound, bound, False
+    for _ in range(_HALVINGS):
+        limit = (low + high) * pre.dtype.type(0.5)
+        if limit <= low or limit >= high:
+            break
+        reached = count_from(maxima, width, limit)
+        if reached == k:
+            exact = True
+            break
+        if reached > k:
+            low = limit
+        else:
+            high = limit
+    kept = to
+    if exact:
+        for j in range(to, end):
+            v, f = value[j], index[j]
+            value[kept] = v
+            index[kept] = f
+            kept += v >= limit
+        return kept
+    limit = kth_largest(maxima, found, k)
+    ties = k
+    for j in range(to, end):
+        ties -= value[j] > limit
+    for j in range(to, end):
+        v = value[j]
+        if v > limit or (v == limit and ties > 0):
+            ties -= v == limit
+            value[kept] = v
+            index[kept] = index[j]
+            kept += 1
+    return kept
 
 
 @nb.njit(**JIT)
-def kth_largest_of_rows(value: np.ndarray, count: np.ndarray, bound: float, k: int) -> float:
-    """The k-th largest over all rows' first ``count`` entries, all at least ``bound``: histogram, then one bin."""
-    bins = 4096
-    top = bound
-    for i in range(len(count)):
-        for c in range(count[i]):
-            top = max(top, value[i, c])
-    if top <= bound:
-        return bound
-    scale = bins / (top - bound)
-    histogram = np.zeros(bins + 1, np.int64)
-    for i in range(len(count)):
-        for c in range(count[i]):
-            histogram[min(bins - 1, int((value[i, c] - bound) * scale))] += 1
-    seen, at = 0, bins - 1
-    while seen + histogram[at] < k:
-        seen += histogram[at]
-        at -= 1
-    inside = np.empty(histogram[at], value.dtype)
-    n = 0
-    for i in range(len(count)):
-        for c in range(count[i]):
-            if min(bins - 1, int((value[i, c] - bound) * scale)) == at:
-                inside[n] = value[i, c]
-                n += 1
-    return kth_largest(inside, n, k - seen)
+def _reached(value: np.ndarray, start: np.ndarray, stop: np.ndarray, limit: float) -> int:
+    found = 0
+    for block in range(len(start)):
+        found += count_from(value[start[block] :], stop[block] - start[block], limit)
+    return found
 
 
 @nb.njit(**JIT)
-def select_batch_top_k(
-    pre: np.ndarray,
-    bias: np.ndarray,
-    total: int,
-    guess: float,
-    index: np.ndarray,
-    value: np.ndarray,
-    count: np.ndarray,
-    maxima: np.ndarray,
-) -> float:
-    """The ``total`` largest positive entries of the whole batch; returns the smallest value that was kept.
+def batch_limit(value: np.ndarray, start: np.ndarray, stop: np.ndarray, bound: float, total: int) -> float:
+    """The largest limit that ``total`` candidates reach; all of them are at least ``bound`` and there are enough.
 
-    ``guess`` is a value that is probably below the limit (the last step's limit, lowered): a poor guess costs a second
-    pass and never changes the result. Entries equal to the limit are all kept.
+    Candidates lie in stretches ``start`` to ``stop``, padded to whole registers with :data:`NEVER`. Entries equal to
+    the limit are all kept, so that more than ``total`` can reach it.
     """
-    bound = max(guess, pre.dtype.type(0))
-    _candidates(pre, bias, bound, index, value, count, maxima)
-    found = count.sum()
-    while found < total and bound > 0:
-        bound = bound * pre.dtype.type(0.5) if bound > 1e-3 else pre.dtype.type(0)
-        _candidates(pre, bias, bound, index, value, count, maxima)
-        found = count.sum()
-    limit = bound
-    if found > total:
-        limit = kth_largest_of_rows(value, count, bound, total)
-    _keep_from(limit, index, value, count, len(maxima))
-    return limit
+    high = bound
+    for block in range(len(start)):
+        for j in range(start[block], stop[block]):
+            high = max(high, value[j])
+    low = bound
+    for _ in range(_HALVINGS):
+        middle = (low + high) * value.dtype.type(0.5)
+        if middle <= low or middle >= high:
+            break
+        found = _reached(value, start, stop, middle)
+        if found == total:
+            return middle
+        if found > total:
+            low = middle
+        else:
+            high = middle
+    # Neighbouring numbers: only the upper end is left to decide.
+    return high if _reached(value, start, stop, high) >= total else low

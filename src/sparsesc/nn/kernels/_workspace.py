@@ -1,157 +1,142 @@
-"""The sparse training step on the CPU: buffers that live as long as the training, and the order of the kernels."""
+"""Memory of the sparse training step on the CPU, and the way in and out of its layout."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from . import _select, _step
-
-_BLOCKS = 64  # fixed, so that sums run in the same order whatever the number of threads
-_GUESS = 0.9  # the last limit lowered by this is where the next batch's search starts
-BETAS = (0.9, 0.999)
-EPSILON = 1e-10
-
-
-@dataclass
-class StepResult:
-    """What a step reports; floats, already on the host."""
-
-    loss: float
-    """Training loss of the batch, auxiliary term included."""
-    error: float
-    """Squared error of the whole code, summed over the batch."""
-    active: int
-    """Active entries in the batch."""
-    gradient_norm: float
-    """Norm over all parameters before clipping."""
-    n_dead: int
-    """Features that counted as dead when the step began."""
+from . import _drive, _select
+from ._chunks import BLOCK, OWN_PRODUCT, SLOTS, aligned
+from ._drive import Buffers
+from ._lanes import LANES
+from ._threads import n_parts
 
 
-@dataclass
 class SparseStep:
     """Parameters of a sparse code (float32 or float64) and everything a step needs beside them.
 
-    ``E`` (F, d) is the transposed encoder: a feature's weights are one row in both matrices.
+    Parameters
+    ----------
+    cells
+        Training cells, (n, d), standardised.
+    E, D, b_enc, b_dec
+        Where training starts: transposed encoder (F, d), decoder (F, d) with unit rows, biases.
+    k, batch_size, by_batch
+        Active features per cell; cells per step; whether the k x B largest of the batch are kept, or k of each cell.
+    prefixes
+        Ascending widths of the nested dictionaries; the last one is F.
+    k_aux, aux_weight, dead_after
+        Auxiliary loss: features per cell, weight, and after how many cells without activity a feature is dead.
+    clip
+        Largest norm of the gradient.
+    align
+        Share of the way from encoder to decoder that a step goes, per unit of learning rate.
+    noise
+        Pool of numbers for the encoder's input, ``None`` for none.
     """
 
-    E: np.ndarray
-    D: np.ndarray
-    b_enc: np.ndarray
-    b_dec: np.ndarray
-    k: int
-    batch_size: int
-    by_batch: bool
-    """Whether the k x B largest of the batch are kept, or the k largest of each cell."""
-    prefixes: np.ndarray
-    """Ascending widths of the nested dictionaries; the last one is F."""
-    k_aux: int
-    aux_weight: float
-    dead_after: int
-    """A feature is dead when it was not active for this many cells."""
-    clip: float
-    align: float = 0.0
-    """Share of the way from encoder to decoder that a step goes, per unit of learning rate."""
-    n_steps: int = 0
-    guess: float = 0.0
+    def __init__(
+        self,
+        cells: np.ndarray,
+        *,
+        E: np.ndarray,
+        D: np.ndarray,
+        b_enc: np.ndarray,
+        b_dec: np.ndarray,
+        k: int,
+        batch_size: int,
+        by_batch: bool,
+        prefixes: np.ndarray,
+        k_aux: int,
+        aux_weight: float,
+        dead_after: int,
+        clip: float,
+        align: float = 0.0,
+        noise: np.ndarray | None = None,
+    ) -> None:
+        (F, d), dtype = E.shape, E.dtype
+        self.n_features, self.n_dimensions = F, d
+        width = LANES if d <= LANES else 2 * LANES
+        C, n, B = -(-d // width), _select.padded(F), -(-batch_size // BLOCK) * BLOCK
+        P, blocks = len(prefixes), B // BLOCK
+        # A row more than needed: chunks that lie a power of two apart would push each other out of the cache.
+        shape_D, shape_E = (C, n + (C > 1), width), (n, C * width)
+        room = blocks * (BLOCK * n + LANES) + LANES
+        entries = batch_size * (4 * k + k_aux)
+        self.own_product = d <= OWN_PRODUCT
+        prefixes = np.asarray(prefixes, np.int64)
 
-    def __post_init__(self) -> None:
-        n_features, d = self.E.shape
-        B, dtype, width = self.batch_size, self.E.dtype, n_features + self.k_aux
-        groups = _select.n_groups(n_features, self.k)
-        zeros, empty = np.zeros, np.empty
-        self.prefixes = np.asarray(self.prefixes, np.int64)
-        self.silent = zeros(n_features, np.int64)
-        self.index, self.value = empty((B, width), np.int32), empty((B, width), dtype)
-        self.slope, self.group = empty((B, width), dtype), empty((B, width), np.int8)
-        self.count = zeros(B, np.int64)
-        self.maxima, self.work = empty((_BLOCKS, groups), dtype), empty((_BLOCKS, n_features), dtype)
-        self.sums = empty((B, len(self.prefixes) + 1, d), dtype)
-        self.row_loss, self.row_error = empty(B), empty(B)
-        self.start = zeros(n_features + 2, np.int64)
-        self.entry = empty(B * (4 * self.k + self.k_aux), np.int64)
-        self.grad_E, self.grad_D, self.grad_b = np.zeros_like(self.E), np.zeros_like(self.D), zeros(n_features, dtype)
-        self.partial, self.norms = empty((_BLOCKS, d), dtype), empty(_BLOCKS)
-        self.first = [np.zeros_like(p) for p in (self.E, self.D, self.b_enc, self.b_dec)]
-        self.second = [np.zeros_like(p) for p in (self.E, self.D, self.b_enc, self.b_dec)]
+        def zeros(*shape: int) -> np.ndarray:
+            return aligned(shape, dtype)
 
-    def bias(self) -> np.ndarray:
-        """What is added to ``x @ E.T``: the encoder bias with the decoder's centre folded in."""
-        return self.b_enc - self.E @ self.b_dec
+        seen_rows = zeros(B, C * width)
+        self.buffers = Buffers(
+            cells=np.ascontiguousarray(cells, dtype=dtype),
+            noise=np.empty(0, dtype) if noise is None else noise,
+            E=zeros(*shape_E), D=zeros(*shape_D), b_enc=np.full(n, _select.NEVER, dtype), b_dec=zeros(C * width),
+            packed=zeros(n // 64, C * width, 64) if self.own_product else zeros(0, 0, 64),
+            m_E=zeros(*shape_E), m_D=zeros(*shape_D), m_b=zeros(F), m_c=zeros(C * width),
+            v_E=zeros(*shape_E), v_D=zeros(*shape_D), v_b=zeros(F), v_c=zeros(C * width),
+            grad_E=zeros(*shape_E), grad_D=zeros(*shape_D), grad_b=zeros(F), grad_c=zeros(C * width),
+            target=zeros(C, B, width),
+            seen=seen_rows.reshape(1, B, width) if C == 1 else zeros(C, B, width),
+            seen_rows=seen_rows,
+            pre=zeros(B, n),
+            feature=np.empty(room, np.int32), value=np.empty(room, dtype), slope=np.empty(room, dtype),
+            begin=np.zeros(B, np.int64), end=np.zeros(B, np.int64), stop=np.zeros(blocks, np.int64),
+            maxima=zeros(blocks, n + 2 * LANES),
+            sums=zeros(C, P + 1, B, width), row_loss=np.empty(B), row_error=np.empty(B),
+            column_sum=zeros(SLOTS, C * width),
+            aux_index=np.empty(B * k_aux, np.int32), aux_value=np.empty(B * k_aux, dtype),
+            aux_slope=np.empty(B * k_aux, dtype), aux_begin=np.arange(B) * k_aux, aux_end=np.arange(B) * k_aux,
+            start=np.zeros(F + 1, np.int64), middle=np.zeros(F, np.int64),
+            by_row=np.empty(entries, np.int32), by_value=np.empty(entries, dtype), by_slope=np.empty(entries, dtype),
+            square=zeros(F), along=zeros(F), toward=zeros(SLOTS, C * width), silent=np.zeros(F, np.int64),
+            prefixes=prefixes, level=np.searchsorted(prefixes, np.arange(F), side="right"),
+            clock=np.zeros(1, np.int64), guess=zeros(1),
+            k=k, k_aux=k_aux, by_batch=by_batch, dead_after=dead_after, aux_weight=aux_weight, clip=clip, align=align,
+        )  # fmt: skip
+        self.batch_size = batch_size
+        b = self.buffers
+        b.E[:F, :d], b.b_enc[:F], b.b_dec[:d] = E, b_enc, b_dec
+        _in_chunks(D, b.D)
+        if self.own_product:
+            b.packed[:] = b.E.reshape(n // 64, 64, -1).transpose(0, 2, 1)
 
-    def gradients(self, X: np.ndarray, pre: np.ndarray, seen: np.ndarray | None = None) -> StepResult:
-        """Fill the gradients of a batch ``X`` (B, d) to be reconstructed.
+    def run(self, batches: np.ndarray, noise_at: np.ndarray, lr: np.ndarray, what: int = _drive.ALL) -> np.ndarray:
+        """One step for each row of ``batches`` (steps, B), with the learning rates ``lr``; returns the reports.
 
-        ``pre = seen @ E.T`` comes from what the encoder saw: the same cells, or a noisy version of them.
+        Columns are those of :mod:`._drive`. Rates of zero leave the parameters alone.
         """
-        B, d = X.shape
-        n_features = len(self.E)
-        count, index, value, slope, group = (
-            a[:B] for a in (self.count, self.index, self.value, self.slope, self.group)
-        )
-        sums, row_loss, row_error = self.sums[:B], self.row_loss[:B], self.row_error[:B]
-        bias, dtype = self.bias(), self.E.dtype.type
-        if self.by_batch:
-            guess = dtype(_GUESS * self.guess)
-            if self.n_steps == 0:
-                guess = dtype(_first_guess(pre, bias, self.k))
-            self.guess = _select.select_batch_top_k(pre, bias, self.k * B, guess, index, value, count, self.maxima)
-        else:
-            _select.select_top_k(pre, bias, self.k, index, value, count, self.maxima, self.work)
-        active = int(count.sum())
-        _step.decode_and_residuals(
-            X, self.D, self.b_dec, self.prefixes, index, value, count, sums, slope, group, row_loss, row_error, _BLOCKS
-        )
-        grad_b_dec = sums[:, 0].sum(0)
-        dead = np.flatnonzero(self.silent >= self.dead_after)
-        if len(dead) and self.aux_weight > 0:
-            _step.add_auxiliary(
-                pre, bias, self.D, dead, self.k_aux, dtype(self.aux_weight), index, value, count, sums, slope, group,
-                self.work, row_loss,
-            )  # fmt: skip
-        n_entries = int(count.sum())
-        if n_entries > len(self.entry):
-            self.entry = np.empty(n_entries, np.int64)
-        _step.transpose_entries(index, count, index.shape[1], n_features, self.start, self.entry)
-        scale = dtype(2 / (B * d))
-        _step.weight_gradients(
-            X if seen is None else seen, self.E, self.D, self.b_dec, value, slope, group, sums, self.start,
-            self.entry, scale, self.silent,
-            self.grad_E, self.grad_D, self.grad_b, self.partial, self.norms,
-        )  # fmt: skip
-        self.grad_b_dec = scale * grad_b_dec + self.partial.sum(0)
-        squared = float(self.norms.sum()) + float(self.grad_b_dec @ self.grad_b_dec)
-        return StepResult(
-            loss=float(row_loss.sum()) / (B * d),
-            error=float(row_error.sum()),
-            active=active,
-            gradient_norm=squared**0.5,
-            n_dead=len(dead),
-        )
-
-    def step(self, X: np.ndarray, pre: np.ndarray, lr: float, seen: np.ndarray | None = None) -> StepResult:
-        """Gradients of a batch, clipped, one Adam step, decoder rows back to unit norm."""
-        report = self.gradients(X, pre, seen)
-        self.n_steps += 1
-        shrink = min(1.0, self.clip / max(report.gradient_norm, 1e-30))
-        correct1, correct2 = 1 - BETAS[0] ** self.n_steps, 1 - BETAS[1] ** self.n_steps
-        rate, epsilon = lr * correct2**0.5 / correct1, EPSILON * correct2**0.5
-        m, s = self.first, self.second
-        _step.adam_update(
-            self.E, self.D, self.b_enc, self.grad_E, self.grad_D, self.grad_b, m[0], m[1], m[2], s[0], s[1], s[2],
-            shrink, rate, lr * self.align, *BETAS, epsilon, _BLOCKS,
-        )  # fmt: skip
-        g = self.grad_b_dec * shrink
-        m[3][:] = BETAS[0] * m[3] + (1 - BETAS[0]) * g
-        s[3][:] = BETAS[1] * s[3] + (1 - BETAS[1]) * g * g
-        self.b_dec -= rate * m[3] / (np.sqrt(s[3]) + epsilon)
+        report = np.zeros((len(batches), 5))
+        _drive.take_steps(self.buffers, batches, noise_at, np.asarray(lr, np.float64), what, n_parts(), report)
         return report
 
+    def parameters(self) -> dict[str, np.ndarray]:
+        """A copy of the parameters, each in its plain shape."""
+        b, F, d = self.buffers, self.n_features, self.n_dimensions
+        plain = {"E": b.E[:F, :d], "D": self._plain(b.D), "b_enc": b.b_enc[:F], "b_dec": b.b_dec[:d]}
+        return {name: np.ascontiguousarray(value).copy() for name, value in plain.items()}
 
-def _first_guess(pre: np.ndarray, bias: np.ndarray, k: int, n_rows: int = 32) -> float:
-    """A value below which the first batch's limit hardly lies: the (2 k)-th largest of some rows on average."""
-    sample = np.maximum(pre[:: max(1, len(pre) // n_rows)] + bias, 0).ravel()
-    keep = min(len(sample) - 1, 2 * k * max(1, len(sample) // pre.shape[1]))
-    return float(np.partition(sample, len(sample) - 1 - keep)[len(sample) - 1 - keep])
+    def gradients(self) -> dict[str, np.ndarray]:
+        """Gradients of the last batch, unclipped; the decoder's without its part along each row."""
+        b, F, d = self.buffers, self.n_features, self.n_dimensions
+        scale = b.grad_b.dtype.type(2 / (self.batch_size * d))
+        decoder = self._plain(b.grad_D) - b.along[:, None] * self._plain(b.D)
+        plain = {"E": b.grad_E[:F, :d], "D": decoder, "b_enc": b.grad_b, "b_dec": b.grad_c[:d]}
+        return {name: scale * value for name, value in plain.items()}
+
+    @property
+    def dead(self) -> np.ndarray:
+        """(F,) which features were not active for long."""
+        return self.buffers.silent >= self.buffers.dead_after
+
+    def _plain(self, chunks: np.ndarray) -> np.ndarray:
+        """(F, d) copy of what is kept in chunks."""
+        whole = chunks.transpose(1, 0, 2).reshape(chunks.shape[1], -1)
+        return whole[: self.n_features, : self.n_dimensions]
+
+
+def _in_chunks(D: np.ndarray, out: np.ndarray) -> None:
+    for chunk in out:
+        part, D = D[:, : chunk.shape[1]], D[:, chunk.shape[1] :]
+        chunk[: len(part), : part.shape[1]] = part

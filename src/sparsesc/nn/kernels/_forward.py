@@ -1,0 +1,206 @@
+"""From cells to active entries, residuals and slopes: the rows' half of a training step.
+
+Only the active features of each cell are touched: there is no dense code, and no dense gradient of it. Shapes: batch
+of B cells, d dimensions, F features, P nested prefixes of the dictionary (1 but for ``matryoshka``).
+
+The loss is ``sum_p |x - x_hat_p|^2 / (P B d)`` over prefixes p, plus ``aux_weight`` times the same for the auxiliary
+reconstruction of the residual by dead features. In standardised units that is the fraction of variance unexplained.
+
+With r_p = x_hat_p - x, a feature that belongs to prefixes p >= g sees only their sum S_g = sum_{p >= g} r_p, so each
+cell keeps P such sums and every entry (cell i, feature f, value v) takes its gradients from the one of its feature:
+``dv = S_g . D_f``, ``dD_f += v S_g``, ``dE_f += dv (x - b_dec)``. The auxiliary reconstruction is one more such sum.
+
+Every function works on a part of the rows, so that callers can deal the parts out to threads. Arrays of rows are in
+chunks (see :mod:`._chunks`); the encoder alone, (F, C W), and what it sees keep whole rows, for the product.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from ._chunks import BLOCK, accumulate, add, add_slopes, dot, set_scaled
+from ._lanes import LANES, keep_from, load, product_tile, store
+from ._select import NEVER, kth_largest, top_k_of_row
+from ._threads import JIT
+
+
+@nb.njit(**JIT)
+def fetch_rows(
+    first: int, last: int, cells: np.ndarray, rows: np.ndarray, noise: np.ndarray, noise_at: int, b_dec: np.ndarray,
+    width: int, target: np.ndarray, seen: np.ndarray, seen_rows: np.ndarray,
+) -> None:  # fmt: skip
+    """Batch rows from the cells (n, d): the target (C, B, W), and what the encoder gets: with noise, centred.
+
+    ``seen`` (C, B, W) and ``seen_rows`` (B, C W) hold the same; with one chunk they may be the same memory.
+    """
+    d, B, whole = cells.shape[1], target.shape[1], seen_rows.shape[1]
+    flat_target, flat_seen, flat_rows = target.reshape(-1), seen.reshape(-1), seen_rows.reshape(-1)
+    noisy = len(noise) > 0
+    for i in range(first, last):
+        cell, out = cells[rows[i]], flat_rows[i * whole : (i + 1) * whole]
+        for c in range(d):
+            out[c] = cell[c] - b_dec[c]
+        if noisy:
+            extra = noise[noise_at + i * d : noise_at + (i + 1) * d]
+            for c in range(d):
+                out[c] += extra[c]
+        for chunk in range(len(target)):
+            start = chunk * width
+            goal = flat_target[(chunk * B + i) * width : (chunk * B + i + 1) * width]
+            for c in range(min(width, d - start)):
+                goal[c] = cell[start + c]
+            if len(target) > 1:
+                for c in range(0, width, LANES):
+                    store(flat_seen, (chunk * B + i) * width + c, load(flat_rows, i * whole + start + c))
+
+
+@nb.njit(**JIT)
+def multiply_rows(
+    first: int, last: int, seen_rows: np.ndarray, packed: np.ndarray, pre: np.ndarray, depth: int
+) -> None:
+    """Encoder product of a block of rows; ``packed`` is the encoder in tiles of 64 features, (F / 64, C W, 64)."""
+    whole, n = seen_rows.shape[1], pre.shape[1]
+    for tile in range(len(packed)):
+        for i in range(first, last, 4):
+            product_tile(seen_rows, i * whole, whole, packed, tile * whole * 64, depth, pre, i * n + tile * 64, n)
+
+
+@nb.njit(**JIT)
+def select_rows(
+    block: int, first: int, last: int, pre: np.ndarray, bias: np.ndarray, k: int, bound: float, by_batch: bool,
+    maxima: np.ndarray, index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray, stop: np.ndarray,
+) -> None:  # fmt: skip
+    """Active entries of a block of rows (or candidates for them), written one row behind the other from its stretch on.
+
+    Row i has ``begin[i]`` to ``end[i]``; the stretch is padded to whole registers up to ``stop[block]``.
+    """
+    n, flat = pre.shape[1], pre.reshape(-1)
+    at = block * (BLOCK * n + LANES)
+    start = at
+    for i in range(first, last):
+        begin[i] = at
+        if by_batch:
+            at = keep_from(flat, i * n, bias, n, bound, index, value, at)
+        else:
+            at = top_k_of_row(flat, i * n, bias, n, k, maxima, index, value, at)
+        end[i] = at
+    while (at - start) % LANES != 0:
+        value[at] = value.dtype.type(NEVER)
+        at += 1
+    stop[block] = at
+
+
+@nb.njit(**JIT)
+def drop_below(
+    first: int, last: int, limit: float, index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray
+) -> None:
+    """Keep only the candidates that reach the limit of the batch."""
+    for i in range(first, last):
+        kept = begin[i]
+        for e in range(begin[i], end[i]):
+            v, f = value[e], index[e]
+            value[kept] = v
+            index[kept] = f
+            kept += v >= limit
+        end[i] = kept
+
+
+@nb.njit(**JIT)
+def decode_rows(
+    chunk: int, first: int, last: int, target: np.ndarray, D: np.ndarray, b_dec: np.ndarray, prefixes: np.ndarray,
+    index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray, sums: np.ndarray, slope: np.ndarray,
+    row_loss: np.ndarray, row_error: np.ndarray, column_sum: np.ndarray,
+) -> None:  # fmt: skip
+    """One chunk of some rows: residual sums of every prefix, and this chunk's part of each entry's slope dv.
+
+    ``sums`` is (C, P + 1, B, W). ``row_loss`` collects the squared error summed over prefixes and divided by P,
+    ``row_error`` that of the whole code, ``column_sum`` (C W,) the gradient of the decoder's bias.
+    """
+    B, width = target.shape[1], target.shape[2]
+    P, column = len(prefixes), chunk * D.shape[1] * width
+    R, x, rows = sums.reshape(-1), target.reshape(-1), D.reshape(-1)
+    base = chunk * (P + 1) * B
+    share = value.dtype.type(1.0 / P)
+    for i in range(first, last):
+        at, error = begin[i], 0.0
+        loss = 0.0
+        for p in range(P):
+            r = (base + p * B + i) * width
+            if p == 0:
+                for c in range(0, width, LANES):
+                    store(R, r + c, load(b_dec, chunk * width + c) - load(x, (chunk * B + i) * width + c))
+            else:
+                set_scaled(R, r, R, r - B * width, value.dtype.type(1), width)
+            stop = end[i]
+            if p < P - 1:
+                stop = at
+                while stop < end[i] and index[stop] < prefixes[p]:
+                    stop += 1
+            accumulate(R, r, rows, width, column, index, value, at, stop)
+            at = stop
+            error = dot(R, r, R, r, width)
+            loss += error
+        if chunk == 0:
+            row_loss[i], row_error[i] = 0.0, 0.0
+            for e in range(begin[i], end[i]):
+                slope[e] = 0
+        row_loss[i] += loss / P
+        row_error[i] += error
+        at = end[i]
+        for p in range(P - 1, -1, -1):
+            r = (base + p * B + i) * width
+            if P > 1:
+                set_scaled(R, r, R, r, share, width)
+                if p < P - 1:
+                    add(R, r, R, r + B * width, width)
+            start = begin[i]
+            if p > 0:
+                start = at
+                while start > begin[i] and index[start - 1] >= prefixes[p - 1]:
+                    start -= 1
+            add_slopes(slope, start, at, R, r, rows, width, column, index)
+            at = start
+        add(column_sum, chunk * width, R, (base + i) * width, width)
+
+
+@nb.njit(**JIT)
+def revive_rows(
+    first: int, last: int, pre: np.ndarray, bias: np.ndarray, D: np.ndarray, dead: np.ndarray, k_aux: int,
+    aux_weight: float, scratch: np.ndarray, index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray,
+    sums: np.ndarray, slope: np.ndarray, row_loss: np.ndarray,
+) -> None:  # fmt: skip
+    """Let the ``k_aux`` largest dead features of every cell explain what the code left over, gradients included.
+
+    Cell i has entries ``begin[i]`` to ``end[i]``; their residuals are the last of the cell's sums.
+    """
+    n_chunks, B, width = len(sums), sums.shape[2], sums.shape[3]
+    R, rows, n = sums.reshape(-1), D.reshape(-1), pre.shape[1]
+    flat, P = pre.reshape(-1), sums.shape[1] - 1
+    kind = value.dtype.type
+    for i in range(first, last):
+        n_positive = 0
+        for j in dead:
+            v = flat[i * n + j] + bias[j]
+            scratch[n_positive] = v
+            n_positive += v > 0
+        limit = kind(0)
+        if n_positive > k_aux:
+            limit = kth_largest(scratch, n_positive, k_aux)
+        start = at = begin[i]
+        for j in dead:
+            v = flat[i * n + j] + bias[j]
+            if v > 0 and v >= limit and at - start < k_aux:
+                index[at], value[at], slope[at] = j, v, 0
+                at += 1
+        end[i] = at
+        error = 0.0
+        for chunk in range(n_chunks):
+            u = ((chunk * (P + 1) + P) * B + i) * width
+            column = chunk * D.shape[1] * width
+            set_scaled(R, u, R, u - B * width, kind(P), width)  # the residual of the whole code
+            accumulate(R, u, rows, width, column, index, value, start, at)
+            error += dot(R, u, R, u, width)
+            set_scaled(R, u, R, u, kind(aux_weight), width)
+            add_slopes(slope, start, at, R, u, rows, width, column, index)
+        row_loss[i] += aux_weight * error
