@@ -30,8 +30,8 @@ ADATA_FUNCTIONS = {name: obj for name, obj in FUNCTIONS.items() if name.split(".
 
 # (function, rule): why it deviates.
 DEVIATIONS: dict[tuple[str, str], str] = {
-    (f"get.{table}", "module"): "three readers of one shape share a module"
-    for table in ["association", "enrichment", "genes"]
+    (f"get.{table}", "module"): "readers of one shape share a module"
+    for table in ["association", "differential", "enrichment", "genes"]
 } | {
     ("pp.rank_value_encode", "key_added"): "names a rank encoding, not an autoencoder",
     ("pp.ranked_genes", "key"): "names a rank encoding, not an autoencoder",

@@ -33,6 +33,7 @@ _TABLE_WRITERS = {
     _keys.LABELS: "ssc.tl.feature_association",
     _keys.GENES: "ssc.tl.feature_genes",
     _keys.ENRICHMENT: "ssc.tl.feature_enrichment",
+    _keys.DIFFERENTIAL: "ssc.tl.differential_features",
     _keys.SIMILARITY: "ssc.tl.feature_similarity",
     _keys.SAME_LABEL: "ssc.tl.feature_similarity",
     _keys.LOCALITY: "ssc.tl.feature_locality",

@@ -306,7 +306,7 @@ def test_thinned_layer_is_normalised_once(thinned):
         ({"split": "cells", "holdout": 0.01}, ValueError, "min_cells=10 held-out cells.*7 cells are on one side"),
         ({"holdout": 0.5}, ValueError, r"holdout=0\.5 belongs to split='cells'"),
         ({"sample_key": "patient"}, KeyError, r"Did not find adata\.obs\['patient'\]"),
-        ({"sample_key": "n_genes_float"}, TypeError, "holds numbers, not samples"),
+        ({"sample_key": "n_genes_float"}, TypeError, r"holds numbers \(float64\), but labels are needed"),
         ({"sample_key": "donor", "method": "correlation"}, ValueError, "does not go with method='correlation'"),
         ({"sample_key": "donor", "n_silent": 50}, ValueError, "does not go with n_silent=50"),
         ({"sample_key": "donor", "min_samples": 2}, ValueError, "min_samples must be at least 3"),

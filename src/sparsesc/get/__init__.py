@@ -5,6 +5,6 @@ from __future__ import annotations
 from ._features import features
 from ._mudata import mudata
 from ._sae import sae
-from ._tables import association, enrichment, genes
+from ._tables import association, differential, enrichment, genes
 
-__all__ = ["association", "enrichment", "features", "genes", "mudata", "sae"]
+__all__ = ["association", "differential", "enrichment", "features", "genes", "mudata", "sae"]

@@ -42,7 +42,7 @@ def genes(
     KeyError
         If there is no sparse autoencoder under `key`, no such table, or no such feature.
     """
-    return _rows(adata, _keys.GENES, feature, key)
+    return rows_of(adata, _keys.GENES, feature, key)
 
 
 def enrichment(
@@ -68,7 +68,7 @@ def enrichment(
     KeyError
         If there is no sparse autoencoder under `key`, no such table, or no such feature.
     """
-    return _rows(adata, _keys.ENRICHMENT, feature, key)
+    return rows_of(adata, _keys.ENRICHMENT, feature, key)
 
 
 def association(
@@ -104,15 +104,47 @@ def association(
         If `table` is none of these names.
     """
     check.check_choice(table, _ASSOCIATION_TABLES, name="table")
-    return _rows(adata, _ASSOCIATION_TABLES[table], feature, key)
+    return rows_of(adata, _ASSOCIATION_TABLES[table], feature, key)
 
 
-def _rows(
-    adata: AnnData | MuData, name: str, feature: str | int | Sequence[str | int] | None, key: str
+def differential(
+    adata: AnnData | MuData, feature: str | int | Sequence[str | int] | None = None, key: str = "sae"
 ) -> pd.DataFrame:
-    """A copy of the rows of ``uns[key][name]`` that belong to some features, numbered anew."""
+    """Features between conditions, smallest p first: the table that :func:`sparsesc.tl.differential_features` wrote.
+
+    Parameters
+    ----------
+    adata
+        Object with that table.
+    feature
+        One feature or several, by name or position; ``None``: all.
+    key
+        Name of the sparse autoencoder.
+
+    Returns
+    -------
+    A copy of the rows of ``uns[key]["differential"]``. A feature that was active in too few cells has none.
+
+    Raises
+    ------
+    KeyError
+        If there is no sparse autoencoder under `key`, no such table, or no such feature.
+    """
+    return rows_of(adata, _keys.DIFFERENTIAL, feature, key)
+
+
+def rows_of(
+    adata: AnnData | MuData,
+    name: str,
+    feature: str | int | Sequence[str | int] | None,
+    key: str,
+    *,
+    columns: Sequence[str] = ("feature",),
+) -> pd.DataFrame:
+    """A copy of the rows of ``uns[key][name]`` that name some features in one of the `columns`, numbered anew."""
     table = check.get_table(adata, key, name)
     if feature is None:
         return table
     wanted = check.feature_names(adata, feature, key)
-    return table[table["feature"].astype(str).isin(wanted)].reset_index(drop=True)
+    found = table[list(columns)].astype(str).isin(wanted).any(axis=1)
+    return table[found].reset_index(drop=True)

@@ -13,6 +13,8 @@ from sparsesc import _keys
 from sparsesc import _validation as check
 from sparsesc.stats._row_blocks import RowBlocks
 
+from ._obs_columns import read_labels
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -62,14 +64,10 @@ def choose_cells(
     rows = np.flatnonzero(wanted)
     if not sample_key:
         return Cells(rows, None)
-    labels = check.get_obs_column(adata, sample_key)
-    if pd.api.types.is_float_dtype(labels):
-        msg = f"adata.obs[{sample_key!r}] holds numbers, not samples: convert it by .astype('category')."
-        raise TypeError(msg)
-    codes = pd.factorize(labels.iloc[rows], sort=True)[0]
+    codes = read_labels(adata, sample_key, integers=True).codes[rows]
     rows, codes = rows[codes >= 0], codes[codes >= 0]
     order = np.argsort(codes, kind="stable")
-    return Cells(rows[order], codes[order].astype(np.int64))
+    return Cells(rows[order], codes[order])
 
 
 def held_out(adata: AnnData, key: str, holdout: float | str, seed: int) -> np.ndarray:

@@ -73,6 +73,12 @@ def read_columns(adata: AnnData | MuData, keys: list[str]) -> tuple[list[Labels]
     return [c for c in columns if isinstance(c, Labels)], [c for c in columns if isinstance(c, Numbers)]
 
 
+def read_groups(adata: AnnData | MuData, key: str) -> Labels:
+    """One column of ``obs`` with labels to compare: refuses what :func:`read_columns` refuses, and numbers."""
+    columns, _ = read_columns(adata, [key])
+    return columns[0] if columns else read_labels(adata, key)
+
+
 def _read(column: pd.Series, name: str) -> Labels | Numbers:
     if column.notna().sum() < _FEWEST:
         msg = f"adata.obs[{name!r}] has a value in {int(column.notna().sum())} cells: at least {_FEWEST} are needed."
@@ -132,3 +138,25 @@ def _numbers(column: pd.Series, name: str) -> Numbers:
         )
         raise ValueError(msg)
     return Numbers(name, values)
+
+
+def read_labels(adata: AnnData | MuData, key: str, *, integers: bool = False) -> Labels:
+    """One column of ``obs`` as labels, however few or many; with `integers`, whole numbers are labels as well.
+
+    Raises
+    ------
+    KeyError
+        If the column does not exist.
+    TypeError
+        If it holds numbers, or neither labels nor numbers.
+    """
+    column = check.get_obs_column(adata, key)
+    if integers and pd.api.types.is_integer_dtype(column):
+        column = column.astype("category")
+    if not _is_label(column, key):
+        msg = (
+            f"adata.obs[{key!r}] holds numbers ({column.dtype}), but labels are needed. If they stand for labels, "
+            "convert them by .astype('category')."
+        )
+        raise TypeError(msg)
+    return _labels(column, key)
