@@ -36,6 +36,7 @@ DEVIATIONS: dict[tuple[str, str], str] = {
     ("pp.rank_value_encode", "key_added"): "names a rank encoding, not an autoencoder",
     ("pp.ranked_genes", "key"): "names a rank encoding, not an autoencoder",
     ("pp.cell_sentences", "key_added"): "returns the sentences, and writes them only when asked",
+    ("pl.representations", "adata"): "takes the table of compare_representations",
     ("pp.thin_counts", "key_added"): "names two layers of counts, not an autoencoder",
     ("pp.pool_gene_embeddings", "key_added"): "names an embedding in obsm, not an autoencoder",
 }

@@ -8,6 +8,7 @@ from ._feature_card import feature_card
 from ._feature_density import feature_density
 from ._feature_umap import feature_umap
 from ._genes import genes
+from ._representations import representations
 from ._training import training
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "feature_density",
     "feature_umap",
     "genes",
+    "representations",
     "training",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._association import auroc, mann_whitney, pearson_one_hot
 from ._correlate import correlate
+from ._disentanglement import lms, msas, msgs, smi, spn
 from ._f1 import best_f1, f1_at
 from ._moments import GroupMoments, group_moments
 from ._multiple import benjamini_hochberg
@@ -21,10 +22,15 @@ __all__ = [
     "correlate",
     "f1_at",
     "group_moments",
+    "lms",
     "mann_whitney",
+    "msas",
+    "msgs",
     "overdispersion",
     "pearson_one_hot",
     "rank_columns",
     "recovery",
+    "smi",
+    "spn",
     "thin_counts",
 ]

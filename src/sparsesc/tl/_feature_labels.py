@@ -10,6 +10,7 @@ import pandas as pd
 from sparsesc.stats._association import GroupAssociation, group_association
 from sparsesc.stats._f1 import f1_at
 from sparsesc.stats._ranks import RankedColumns
+from sparsesc.stats._singular import singular_groups
 
 from ._obs_columns import Labels
 
@@ -94,15 +95,8 @@ def mark_singular(
 ) -> pd.DataFrame:
     """Features with ``|r| > threshold`` for exactly one category of all columns."""
     r = np.concatenate([stats.pearson_r for stats in whole], axis=1)
-    strong = np.abs(r) > threshold
-    start = 0
-    for column in columns:
-        stop = start + len(column.categories)
-        if stop - start == 2:  # both have the same |r|: they are one contrast, named by its positive side
-            strong[:, start:stop] &= r[:, start:stop] > 0
-        start = stop
-    singular = strong.sum(axis=1) == 1
-    which = strong.argmax(axis=1)
+    which = singular_groups([stats.pearson_r for stats in whole], threshold)
+    singular = which >= 0
     names = np.array(label_names(columns), dtype=object)
     return pd.DataFrame(
         {
