@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._association import association
+from ._differential import differential
 from ._enrichment import enrichment
 from ._feature_card import feature_card
 from ._feature_density import feature_density
@@ -13,6 +14,7 @@ from ._training import training
 
 __all__ = [
     "association",
+    "differential",
     "enrichment",
     "feature_card",
     "feature_density",

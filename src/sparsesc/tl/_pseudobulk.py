@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +37,12 @@ class Pseudobulk:
     groups: list[str]
     paired: bool
     """Whether each sample was seen under several conditions."""
+
+    def take(self, rows: np.ndarray) -> Pseudobulk:
+        """Some of the replicates."""
+        return replace(
+            self, units=self.units[rows].reset_index(drop=True), mean=self.mean[rows], active=self.active[rows]
+        )
 
 
 def pseudobulk(

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.patheffects import withStroke
+
+from sparsesc import _keys
+from sparsesc import _validation as check
+
+from . import _style, _utils
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from mudata import MuData
+
+    from sparsesc.tl._pseudobulk import Pseudobulk
+
+    from ._utils import Drawn, Save
+
+_CHOSEN = 8
+_MEASURES = {"mean": "Mean activation", "active": "Share of active cells"}
+_VALUES = {"logfc": "log2 fold change", "score": "t", "effect": "difference"}
+_SMALLEST = 1e-300
+
+
+def differential(
+    adata: AnnData | MuData,
+    features: str | int | Sequence[str | int] | None = None,
+    *,
+    key: str = "sae",
+    kind: Literal["volcano", "samples"] | None = None,
+    measure: Literal["mean", "active"] | None = None,
+    group: str | None = None,
+    condition: str | None = None,
+    value: Literal["logfc", "score", "effect"] = "logfc",
+    n_labels: int = 6,
+    alpha: float = 0.05,
+    ncols: int = 4,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: Save = None,
+    return_fig: bool | None = None,
+) -> Drawn:
+    """Features between conditions: all tests at once, or the samples behind some of them.
+
+    Parameters
+    ----------
+    adata
+        Cells with the results of :func:`sparsesc.tl.differential_features`.
+    features
+        Features to show. ``None``: all in a volcano, the eight with the smallest p among ``"samples"``.
+    key
+        Name of the sparse autoencoder.
+    kind
+        ``"volcano"``: change against p-value, one panel a group. ``"samples"``: one panel a feature with one point a
+        sample; samples that were seen under several conditions are joined by lines. ``None``: samples when features
+        are named, otherwise the volcano.
+    measure
+        ``"mean"`` (activation) or ``"active"`` (share of cells). ``None``: the mean where it was tested.
+    group
+        Show this group only. ``None``: all groups in a volcano; among ``"samples"`` that with the smallest p.
+    condition
+        Compare this condition with the reference. ``None``: all in ``"samples"``, the one with the smallest p in a
+        volcano.
+    value
+        Column of the table on the horizontal axis of the volcano.
+    n_labels
+        Features to name in each panel of the volcano, of those with `padj` below `alpha`.
+    alpha
+        Limit of the adjusted p-value.
+    ncols
+        Panels in a row.
+    ax
+        Axes to draw on, for one panel.
+    show
+        Show the figure. ``None``: ``sc.settings.autoshow``.
+    save
+        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``differential{suffix}``, as in scanpy;
+        a ``Path``, or a string with a folder in it, is taken as it is.
+    return_fig
+        Return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``; else with ``show=False`` the axes, or a list of them for several panels; else
+    ``None``. `adata` stays as it is.
+
+    Raises
+    ------
+    KeyError
+        If there is no such sparse autoencoder or feature, or the table was not computed.
+    ValueError
+        If the features, the group, the condition or the measure were not tested, or an option is out of its range.
+
+    Notes
+    -----
+    The samples are computed from the codes as they are now, with the columns of ``obs`` that the test used; the means
+    they show are not corrected for covariates.
+    """
+    if kind is None:
+        kind = "volcano" if features is None else "samples"
+    check.check_choice(kind, ("volcano", "samples"), name="kind")
+    check.check_choice(value, _VALUES, name="value")
+    ncols = check.check_positive_int(ncols, name="ncols")
+    table = check.get_table(adata, key, _keys.DIFFERENTIAL)
+    for column in ("feature", "group", "measure", "condition"):
+        table[column] = table[column].astype(str)
+    names = None if features is None else check.feature_names(adata, features, key)
+    if names is not None:
+        _utils.check_tested(table, names, "tests")
+    measured = [m for m in _MEASURES if m in set(table["measure"])]
+    shown_measure: str = measure or measured[0]
+    check.check_choice(shown_measure, measured, name="measure")
+    table = table[table["measure"] == shown_measure]
+    if group is not None:
+        check.check_choice(group, table["group"].unique(), name="group")
+        table = table[table["group"] == group]
+    if condition is not None:
+        check.check_choice(condition, table["condition"].unique(), name="condition")
+        table = table[table["condition"] == condition]
+    if names is not None:
+        table = table[table["feature"].isin(names)]
+        _utils.check_tested(table, names, "tests of this group and condition")
+
+    known = check.get_feature_table(adata, key)
+    scale = _utils.text_scale()
+    if kind == "volcano":
+        condition = condition or table["condition"].iloc[0]
+        table = table[table["condition"] == condition]
+        groups = list(dict.fromkeys(table["group"]))
+        fig, axes = _utils.panels(len(groups), ncols, _utils.panel_size((3.4 * scale, 3.0 * scale)), ax)
+        for axis, name in zip(axes, groups, strict=True):
+            rows = table[table["group"] == name]
+            _volcano(axis, rows, known, value=value, n_labels=n_labels, alpha=alpha)
+            versus = f"{condition} vs {rows['reference'].iloc[0]}"
+            axis.set_title(versus if name == "all" and len(groups) == 1 else f"{name}: {versus}")
+    else:
+        shown = table["feature"].drop_duplicates().head(_CHOSEN).tolist() if names is None else names
+        shown = [name for name in shown if name in set(table["feature"])]
+        bulk = _pseudobulk(adata, key)
+        titles = _style.feature_titles(known, shown)
+        fig, axes = _utils.panels(len(shown), ncols, _utils.panel_size((2.3 * scale, 2.7 * scale)), ax)
+        for axis, name in zip(axes, shown, strict=True):
+            best = table[table["feature"] == name].iloc[0]
+            chosen = None if condition is None else [str(best["reference"]), condition]
+            _samples(axis, bulk, known.index.astype(str).get_loc(name), shown_measure, best["group"], chosen)
+            within = "" if best["group"] == "all" else f"{best['group']}, "
+            axis.set_title(_style.wrap(titles[name], 28, 2) + f"\n{within}padj {best['padj']:.1g}", size="medium")
+    drawn = axes[0] if len(axes) == 1 else axes
+    return _utils.finish(fig, drawn, name="differential", ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _volcano(ax: Axes, rows: pd.DataFrame, known: pd.DataFrame, *, value: str, n_labels: int, alpha: float) -> None:
+    x = rows[value].to_numpy(float)
+    y = -np.log10(np.maximum(rows["pval"].to_numpy(float), _SMALLEST))
+    sure = rows["padj"].to_numpy(float) < alpha
+    color = np.where(~sure, _style.STEM, np.where(x > 0, _style.BLUE, _style.ORANGE))
+    order = np.argsort(sure, kind="stable")
+    ax.scatter(x[order], y[order], s=18, c=color[order], linewidths=0, alpha=0.9, rasterized=_utils.rasterize(len(x)))
+    ax.axvline(0, color=_style.MUTED, lw=0.6, zorder=0)
+    reach = float(np.abs(x).max(initial=0)) or 1.0
+    ax.set_xlim(-1.15 * reach, 1.15 * reach)
+    ax.set_ylim(0, 1.12 * (float(y.max(initial=0)) or 1.0))
+    ax.set(xlabel=_VALUES[value], ylabel="-log10 p")
+    named = np.flatnonzero(sure)[np.argsort(-y[sure], kind="stable")][:n_labels]
+    titles = _style.feature_titles(known, list(rows["feature"].iloc[named]))
+    _label(ax, x[named], y[named], [_style.wrap(titles[f], 24, 1) for f in rows["feature"].iloc[named]])
+    if not sure.any():
+        ax.text(0.99, 0.98, f"no padj < {alpha:g}", transform=ax.transAxes, ha="right", va="top", color=_style.MUTED)
+    _style.tidy(ax)
+
+
+def _label(ax: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:
+    """Names towards the middle line, moved down where they would cover each other."""
+    step = 0.062 * ax.get_ylim()[1]
+    for side in (False, True):
+        below = np.inf
+        for i in np.argsort(-y):
+            if (x[i] > 0) != side:
+                continue
+            height = min(y[i], below - step)
+            below = height
+            ax.annotate(
+                names[i],
+                (x[i], y[i]),
+                xytext=(x[i] - np.copysign(0.06 * ax.get_xlim()[1], x[i]), height),
+                ha="right" if side else "left",
+                va="center",
+                size="x-small",
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+                arrowprops={"arrowstyle": "-", "lw": 0.5, "color": _style.STEM, "shrinkA": 0, "shrinkB": 2},
+            )
+
+
+def _pseudobulk(adata: AnnData | MuData, key: str) -> Pseudobulk:
+    """The samples that were tested, as they are now."""
+    from sparsesc.tl._pseudobulk import pseudobulk
+
+    asked = check.get_sae_slot(adata, key)[_keys.PARAMS]["differential_features"]
+    bulk = pseudobulk(
+        adata,
+        check.get_codes(adata, key),
+        str(asked["condition_key"]),
+        str(asked["sample_key"]),
+        covariates=[],
+        groupby=str(asked["groupby"]) or None,
+    )
+    kept = bulk.units["n_cells"].to_numpy() >= int(asked["min_cells"])
+    return bulk.take(kept)
+
+
+def _samples(ax: Axes, bulk: Pseudobulk, feature: int, measure: str, group: str, conditions: list[str] | None) -> None:
+    """One point a sample, the mean of each condition as a line."""
+    conditions = bulk.conditions if conditions is None else [c for c in bulk.conditions if c in conditions]
+    here = ((bulk.units["group"] == group) & bulk.units["condition"].isin(conditions)).to_numpy()
+    units = bulk.units[here]
+    values = (bulk.mean if measure == "mean" else bulk.active)[here, feature]
+    place = units["condition"].map({c: i for i, c in enumerate(conditions)}).to_numpy(float)
+    # points side by side, in an order that is the same in all panels
+    among = units.groupby("condition")["sample"].rank(method="first").to_numpy()
+    crowd = units.groupby("condition")["sample"].transform("size").to_numpy()
+    x = place + (0 if bulk.paired else 0.3 * (among / (crowd + 1) - 0.5))
+    if bulk.paired:
+        for rows in units.reset_index(drop=True).groupby("sample").groups.values():
+            rows = np.asarray(rows)[np.argsort(x[rows])]
+            ax.plot(x[rows], values[rows], color=_style.STEM, lw=0.8, zorder=1)
+    ax.scatter(x, values, s=22, color=_style.BLUE, linewidths=0, alpha=0.85, zorder=2)
+    for i in range(len(conditions)):
+        if (place == i).any():
+            mean = values[place == i].mean()
+            ax.hlines(mean, i - 0.22, i + 0.22, color="black", lw=1.6, zorder=3)
+    ax.set_xlim(-0.5, len(conditions) - 0.5)
+    ax.set_ylim(bottom=0)
+    crowded = len(conditions) * max(len(c) for c in conditions) > 20
+    ax.set_xticks(range(len(conditions)), conditions)
+    if crowded:
+        ax.tick_params(axis="x", labelrotation=30)
+    ax.set_ylabel(_MEASURES[measure])
+    ax.locator_params(axis="y", nbins=5)
+    _style.tidy(ax)
