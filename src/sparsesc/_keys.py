@@ -27,6 +27,7 @@ SAME_LABEL = "same_label"
 LOCALITY = "locality"
 ABSORPTION = "absorption"
 STEERING = "steering"
+STABILITY = "stability"
 VALIDATION = "validation_obs"
 
 WEIGHT_NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")

@@ -156,11 +156,12 @@ class TorchEngine:
 
         p, arch, config = self.p, self.arch, self.config
         code = arch.encode(p, x if seen is None else seen)
+        D = arch.decoder(p)
 
         # Reconstruction: mean over the nested prefixes of the dictionary (one, the whole, but for matryoshka).
         loss = x.new_zeros(())
         for width in config.prefixes or (config.n_features,):
-            x_hat = code.active[:, :width] @ p["D"][:width] + p["b_dec"]
+            x_hat = code.active[:, :width] @ D[:width] + p["b_dec"]
             loss = loss + (x_hat - x).square().mean() / len(config.prefixes or (1,))
         error = (x_hat - x).detach()
 
@@ -170,7 +171,7 @@ class TorchEngine:
             k_aux = min(config.k_aux or 1, config.n_features)
             positive = code.pre.clamp_min(0) * dead
             value, index = positive.topk(k_aux, dim=1, sorted=False)
-            revived = torch.zeros_like(positive).scatter(1, index, value) @ p["D"]
+            revived = torch.zeros_like(positive).scatter(1, index, value) @ D
             # Without dead features this is the error itself times zero: no branch, so no wait for the device.
             loss = loss + config.aux_weight * (revived + error).square().mean() * dead.any()
 
@@ -201,7 +202,7 @@ class TorchEngine:
             aim = D - E
             self._optimizer.step()
             E += lr * self.config.align * len(D) / len(self._cells) * aim
-            D /= D.norm(dim=1, keepdim=True).clamp_min(1e-12)
+            self.arch.constrain(self.p)
             fired = (active > 0).any(0)
             self._silent = torch.where(fired, 0, self._silent + len(x))
             self._error += error.square().sum()

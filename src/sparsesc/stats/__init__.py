@@ -6,13 +6,16 @@ from ._association import auroc, mann_whitney, pearson_one_hot
 from ._correlate import correlate
 from ._disentanglement import lms, msas, msgs, smi, spn
 from ._f1 import best_f1, f1_at
+from ._matching import match_features
 from ._moments import GroupMoments, group_moments
 from ._multiple import benjamini_hochberg
 from ._ranks import RankedColumns, rank_columns
 from ._recovery import RecoveryScores, recovery
+from ._stability import DictionaryStability, dictionary_stability
 from ._thinning import overdispersion, thin_counts
 
 __all__ = [
+    "DictionaryStability",
     "GroupMoments",
     "RankedColumns",
     "RecoveryScores",
@@ -20,10 +23,12 @@ __all__ = [
     "benjamini_hochberg",
     "best_f1",
     "correlate",
+    "dictionary_stability",
     "f1_at",
     "group_moments",
     "lms",
     "mann_whitney",
+    "match_features",
     "msas",
     "msgs",
     "overdispersion",

@@ -10,6 +10,7 @@ from ._feature_association import feature_association
 from ._feature_enrichment import feature_enrichment
 from ._feature_genes import feature_genes
 from ._fit_sae import fit_sae
+from ._stability import stability
 
 __all__ = [
     "annotate_features",
@@ -20,4 +21,5 @@ __all__ = [
     "feature_enrichment",
     "feature_genes",
     "fit_sae",
+    "stability",
 ]

@@ -69,8 +69,9 @@ def fit_sae(
         Entry of ``obsm`` (array, sparse matrix or DataFrame, cells x d), or ``"X"`` for the expression matrix itself.
     architecture
         ``"matryoshka"`` (nested dictionaries over BatchTopK), ``"batchtopk"``, ``"topk"``, ``"relu"`` (L1),
-        ``"jumprelu"`` or ``"gated"``. The default found labels best in our comparison: its first features have to
-        describe the cells alone, so broad cell types are not split up among narrow features.
+        ``"jumprelu"``, ``"gated"`` or ``"archetypal"`` (features stay near mixtures of the cells' k-means centres: they
+        hardly depend on `rng`). The default found labels best in our comparison: its first features have to describe
+        the cells alone, so broad cell types are not split up among narrow features.
     n_features
         Width F. Default: the power of two nearest to 3 d, at least 64 and at most a quarter of the cells.
     k
@@ -152,7 +153,7 @@ def fit_sae(
     Bussmann et al. 2025, Learning multi-level features with matryoshka sparse autoencoders; Bussmann et al. 2024,
     BatchTopK sparse autoencoders; Gao et al. 2024, Scaling and evaluating sparse autoencoders; Rajamanoharan et al.
     2024, Improving dictionary learning with gated sparse autoencoders, and Jumping ahead; Bricken et al. 2023, Towards
-    monosemanticity.
+    monosemanticity; Fel et al. 2025, Archetypal SAE.
 
     Examples
     --------

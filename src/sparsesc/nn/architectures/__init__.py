@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._archetypal import Archetypal
 from ._base import Architecture, Code
 from ._batchtopk import BatchTopK
 from ._gated import Gated
@@ -10,6 +11,19 @@ from ._matryoshka import Matryoshka
 from ._relu import ReLU
 from ._topk import TopK
 
-ARCHITECTURES: dict[str, type[Architecture]] = {a.name: a for a in (BatchTopK, Matryoshka, TopK, ReLU, JumpReLU, Gated)}
+ARCHITECTURES: dict[str, type[Architecture]] = {
+    a.name: a for a in (BatchTopK, Matryoshka, TopK, ReLU, JumpReLU, Gated, Archetypal)
+}
 
-__all__ = ["ARCHITECTURES", "Architecture", "BatchTopK", "Code", "Gated", "JumpReLU", "Matryoshka", "ReLU", "TopK"]
+__all__ = [
+    "ARCHITECTURES",
+    "Archetypal",
+    "Architecture",
+    "BatchTopK",
+    "Code",
+    "Gated",
+    "JumpReLU",
+    "Matryoshka",
+    "ReLU",
+    "TopK",
+]

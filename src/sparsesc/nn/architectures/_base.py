@@ -48,6 +48,14 @@ class Architecture:
         """Parameters beyond encoder, decoder and their biases, given where these start and training cells."""
         return {}
 
+    def decoder(self, p: Parameters) -> torch.Tensor:
+        """Decoder (F, d) with unit rows, as the gradient sees it."""
+        return p["D"]
+
+    def constrain(self, p: Parameters) -> None:
+        """Bring parameters back to where they may be, in place, after each step; ``p["D"]`` is then the decoder."""
+        p["D"] /= p["D"].norm(dim=1, keepdim=True).clamp_min(1e-12)
+
     def pre_activations(self, p: Parameters, x: torch.Tensor) -> torch.Tensor:
         """(x - b_dec) @ E.T + b_enc."""
         return (x - p["b_dec"]) @ p["E"].T + p["b_enc"]
