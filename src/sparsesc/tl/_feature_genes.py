@@ -11,6 +11,8 @@ from sparsesc import _validation as check
 from sparsesc._random import as_generator
 from sparsesc.stats._top_pairs import DIRECTIONS, TopPairs, confirm_pairs, top_pairs
 
+from ._decoder_genes import METHOD as DECODER
+from ._decoder_genes import decoder_genes
 from ._gene_blocks import METHODS, PVALUES, SPLITS, GeneJob, GeneSettings, log_fold_change, open_genes, scale_of
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ def feature_genes(
     key: str = "sae",
     layer: str | None = None,
     use_raw: bool | None = None,
-    method: Literal["contrast", "correlation"] = "contrast",
+    method: Literal["contrast", "correlation", "decoder"] = "contrast",
+    decoder: Any = None,
     n_top: int | None = 50,
     direction: Literal["up", "down", "both"] = "up",
     quantile: float = 0.5,
@@ -64,7 +67,12 @@ def feature_genes(
         Read ``adata.raw``. ``None``: when there is one and no `layer` is asked for.
     method
         ``"contrast"``: Welch's t of the strongly active cells of a feature against its silent cells (activation 0).
-        ``"correlation"``: Pearson r of activation and expression over all cells.
+        ``"correlation"``: Pearson r of activation and expression over all cells. ``"decoder"``: the derivative of
+        decoded expression when a cell moves along the feature, from what `decoder` learned rather than from a
+        comparison of cells. There are no p-values then.
+    decoder
+        With ``method="decoder"``: from the embedding to genes, see :func:`sparsesc.decoders.as_decoder`. ``None``: the
+        principal components, for ``X_pca`` (with `layer`, if they were computed from one).
     n_top
         Genes to keep for each feature in the table; ``None`` keeps all. Adjusted p-values are for all tests in any
         case.
@@ -129,6 +137,10 @@ def feature_genes(
         `score_chosen`, and all else is from the held-out cells: `padj` is over these pairs only. With `sample_key`,
         `score` is the paired t, means are over samples, `effect_size` is the mean difference over its standard
         deviation between samples, and `n_samples` is their number.
+        With ``method="decoder"``, `score` is the derivative in log2 a unit of activation and `logfc` the derivative
+        times the activation (both means over up to 100 active cells, drawn by `rng`; a linear decoder is the same for
+        all), `sd` the spread of the latter over cells, `pval` and `padj` are NaN, and `score_contrast` is the score of
+        an earlier contrast that was in ``varm``.
     ``varm["{key}_genes"]``
         Scores, genes x features, float32, in the order of ``adata.var_names``; 0 where nothing was tested (feature
         with too few cells, gene without variation or not in the matrix). With ``raw`` the table covers all genes of
@@ -173,9 +185,10 @@ def feature_genes(
       break that circle either, which is the same in every donor: combine it with ``split="counts"``.
 
     When not to trust it: cells of one donor are not independent; without `sample_key`, p-values are about these cells.
-    A paired test over three or four samples finds only large effects. Deeply sequenced cells differ from shallow ones
-    in log-normalised expression whatever the split. A feature active in nearly all cells has no contrast: use the
-    correlation.
+    A derivative through a decoder is what the model believes near these cells, not a test, and no more causal than the
+    correlations it was trained on. A paired test over three or four samples finds only large effects. Deeply sequenced
+    cells differ from shallow ones in log-normalised expression whatever the split. A feature active in nearly all cells
+    has no contrast: use the correlation.
 
     References
     ----------
@@ -184,7 +197,10 @@ def feature_genes(
     Neufeld et al. (2024), Biostatistics 25:270 (thinned counts, and why a split by cells is not enough). Squair et al.
     (2021), Nature Communications 12:5692 (samples as replicates).
     """
-    check.check_choice(method, METHODS, name="method")
+    check.check_choice(method, (*METHODS, DECODER), name="method")
+    if decoder is not None and method != DECODER:
+        msg = f"decoder belongs to method='decoder', found method={method!r}."
+        raise ValueError(msg)
     check.check_choice(direction, DIRECTIONS, name="direction")
     check.check_choice(pvalues, PVALUES, name="pvalues")
     n_top = n_top if n_top is None else check.check_positive_int(n_top, name="n_top")
@@ -211,6 +227,23 @@ def feature_genes(
         msg = "split='counts' reads a layer of thinned counts: leave out use_raw."
         raise ValueError(msg)
     check.check_adata(adata)
+    if method == DECODER:
+        if split is not None:
+            msg = f"method='decoder' compares no cells: split={split!r} does not go with it."
+            raise ValueError(msg)
+        return decoder_genes(
+            adata,
+            decoder,
+            key=key,
+            layer=layer,
+            n_top=n_top,
+            direction=direction,
+            min_cells=min_cells,
+            store=store,
+            progress_bar=progress_bar,
+            rng=rng,
+            copy=copy,
+        )
     drawn = n_silent is not None or isinstance(holdout, float)
     settings = GeneSettings(
         method=method,
