@@ -160,7 +160,9 @@ def _volcano(ax: Axes, rows: pd.DataFrame, known: pd.DataFrame, *, value: str, n
     sure = rows["padj"].to_numpy(float) < alpha
     color = np.where(~sure, _style.STEM, np.where(x > 0, _style.BLUE, _style.ORANGE))
     order = np.argsort(sure, kind="stable")
-    ax.scatter(x[order], y[order], s=18, c=color[order], linewidths=0, alpha=0.9, rasterized=_utils.rasterize(len(x)))
+    ax.scatter(
+        x[order], y[order], s=18, c=color[order], linewidths=0, alpha=0.9, zorder=2, rasterized=_utils.rasterize(len(x))
+    )
     ax.axvline(0, color=_style.MUTED, lw=0.6, zorder=0)
     reach = float(np.abs(x).max(initial=0)) or 1.0
     ax.set_xlim(-1.15 * reach, 1.15 * reach)
@@ -191,6 +193,7 @@ def _label(ax: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:
                 ha="right" if side else "left",
                 va="center",
                 size="x-small",
+                zorder=1,  # no point is hidden by a name
                 path_effects=[withStroke(linewidth=2, foreground="white")],
                 arrowprops={"arrowstyle": "-", "lw": 0.5, "color": _style.STEM, "shrinkA": 0, "shrinkB": 2},
             )
