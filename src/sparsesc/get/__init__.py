@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from ._features import features
+from ._locality import locality
 from ._mudata import mudata
 from ._sae import sae
+from ._similarity import similarity
 from ._tables import association, differential, enrichment, genes
 
-__all__ = ["association", "differential", "enrichment", "features", "genes", "mudata", "sae"]
+__all__ = [
+    "association",
+    "differential",
+    "enrichment",
+    "features",
+    "genes",
+    "locality",
+    "mudata",
+    "sae",
+    "similarity",
+]

@@ -9,7 +9,9 @@ from ._feature_card import feature_card
 from ._feature_density import feature_density
 from ._feature_umap import feature_umap
 from ._genes import genes
+from ._locality import locality
 from ._representations import representations
+from ._similarity import similarity
 from ._training import training
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "feature_density",
     "feature_umap",
     "genes",
+    "locality",
     "representations",
+    "similarity",
     "training",
 ]

@@ -6,9 +6,12 @@ from ._annotate_features import annotate_features
 from ._apply_sae import apply_sae
 from ._compare_representations import compare_representations
 from ._differential_features import differential_features
+from ._feature_absorption import feature_absorption
 from ._feature_association import feature_association
 from ._feature_enrichment import feature_enrichment
 from ._feature_genes import feature_genes
+from ._feature_locality import feature_locality
+from ._feature_similarity import feature_similarity
 from ._fit_sae import fit_sae
 from ._stability import stability
 
@@ -17,9 +20,12 @@ __all__ = [
     "apply_sae",
     "compare_representations",
     "differential_features",
+    "feature_absorption",
     "feature_association",
     "feature_enrichment",
     "feature_genes",
+    "feature_locality",
+    "feature_similarity",
     "fit_sae",
     "stability",
 ]
