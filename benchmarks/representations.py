@@ -147,9 +147,10 @@ def report(table: pd.DataFrame, command: str) -> str:
     lines += [f"Command: `{command}`.", ""]
     over = f"Means over {seeds} seeds" if seeds > 1 else "One seed, without intervals"
     lines += [
-        f"{over} (fits, controls and splits){'; standard deviation in brackets' if seeds > 1 else ''}. Features are chosen",
-        "on half of the cells and scored on the other half. `sparsesc` is `fit_sae` with its defaults; an untrained code",
-        "has the same width and sparsity. ICA and NMF have as many components as the embedding has dimensions.",
+        f"{over} (fits, controls and splits){'; standard deviation in brackets' if seeds > 1 else ''}. Features are",
+        "chosen on half of the cells and scored on the other half. `sparsesc` is `fit_sae` with its defaults; an",
+        "untrained code has the same width and sparsity. ICA and NMF have as many components as the embedding has",
+        "dimensions.",
         "Embeddings and codes are fitted to all cells, without labels.",
         "",
         "## Strong singular correlations: sparseSC's count",
