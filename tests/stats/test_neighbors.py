@@ -10,7 +10,7 @@ from sparsesc.stats._coactivation import CoActivation
 from sparsesc.stats._neighbors import CosineOfRows, PearsonOfColumns, leaders, neighbors
 
 
-@pytest.mark.parametrize("max_bytes", [1e9, 48 * 64 * 5])
+@pytest.mark.parametrize("max_bytes", [1e9, 48 * 64 * 10])
 def test_neighbors_agree_with_all_pairs(pbmc68k_code, max_bytes):
     codes = pbmc68k_code.obsm["X_sae"]
     dense = codes.toarray().astype(float)

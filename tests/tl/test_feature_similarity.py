@@ -140,10 +140,23 @@ def test_copy_leaves_the_original_alone(adata):
     pd.testing.assert_frame_equal(adata.uns["sae"]["features"], before)
 
 
+def test_mudata(adata):
+    from mudata import MuData
+
+    mdata = MuData({"rna": adata[:, :3].copy()})
+    mdata.obsm["X_sae"], mdata.uns["sae"] = adata.obsm["X_sae"], adata.uns["sae"]
+    mdata.obs["bulk_labels"] = adata.obs["bulk_labels"]
+    ssc.tl.feature_association(mdata, "bulk_labels")
+    ssc.tl.feature_similarity(mdata, min_label_r=0.2)
+    assert "genes" not in mdata.uns["sae"]["same_label"]
+    with pytest.raises(TypeError, match="Genes need one modality"):
+        ssc.tl.feature_similarity(mdata, layer="counts")
+
+
 def test_memory_changes_nothing(adata):
     ssc.tl.feature_similarity(adata)
     whole = adata.uns["sae"]["similarity"]
-    ssc.tl.feature_similarity(adata, max_memory=48 * 64 * 7 / 2**30)
+    ssc.tl.feature_similarity(adata, max_memory=48 * 64 * 14 / 2**30)
     blocks = adata.uns["sae"]["similarity"]
     pd.testing.assert_frame_equal(blocks.drop(columns="padj"), whole.drop(columns="padj"))
 

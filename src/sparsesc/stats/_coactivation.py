@@ -109,7 +109,9 @@ class CoActivation:
         totals = column_totals(columns)
         self.sizes = np.bincount(columns.indices, minlength=self.n_features).astype(np.int64)
         """Cells in which each feature is active."""
-        self._mean, self._spread = totals.mean, np.sqrt(totals.variance)
+        spread = np.sqrt(totals.variance)
+        self._scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+        self._centre = totals.mean * self._scale
         self._codes = columns
         self._active = sparse.csr_matrix(
             (np.ones(columns.nnz, np.int32), columns.indices, columns.indptr), columns.shape
@@ -135,10 +137,10 @@ class CoActivation:
 
     def pearson(self, start: int, stop: int) -> np.ndarray:
         """Pearson r of activations over all cells, silent ones included, block x features; 0 for constants."""
-        products = (self._codes_t[start:stop] @ self._codes).toarray() / self.n
-        products -= np.outer(self._mean[start:stop], self._mean)
-        spread = np.outer(self._spread[start:stop], self._spread)
-        r = np.divide(products, spread, out=np.zeros_like(products), where=spread > 0)
+        r = (self._codes_t[start:stop] @ self._codes).toarray()
+        r *= self._scale[start:stop, None] / self.n
+        r *= self._scale
+        r -= np.outer(self._centre[start:stop], self._centre)
         return np.clip(r, -1.0, 1.0, out=r)
 
     def log_p_later(self, start: int, both: np.ndarray) -> np.ndarray:

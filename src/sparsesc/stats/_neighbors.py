@@ -96,13 +96,13 @@ def neighbors(
         Features at least as similar as this are redundant. Where activations are compared, they must also be active
         in the same cells more often than by chance (adjusted p below 0.05): one strong cell in common is not enough.
     max_bytes
-        Memory for a block of features x all features.
+        Memory, one half for blocks of features x all features, one for p-values.
     """
     alive = activity.sizes > 0
-    pool = PValuePool(activity.n_pairs, max_bytes=max_bytes)
+    pool = PValuePool(activity.n_pairs, max_bytes=max_bytes / 2)
     parts: list[tuple[np.ndarray, ...]] = []
     edges: list[tuple[np.ndarray, ...]] = []
-    for start, stop in activity.blocks(max_bytes):
+    for start, stop in activity.blocks(max_bytes / 2):
         both = activity.overlap(start, stop)
         pool.add(activity.log_p_later(start, both))
         r = activity.pearson(start, stop)

@@ -34,7 +34,7 @@ def feature_similarity(
     n_genes: int = 5,
     layer: str | None = None,
     use_raw: bool | None = None,
-    max_memory: float = 0.25,
+    max_memory: float = 0.5,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """The most similar features of each feature, groups of redundant ones, and pairs that share a label or should not.
