@@ -157,6 +157,33 @@ def test_permuted_samples_are_null(moderate):
     assert np.mean(found) < 0.06
 
 
+def test_permuted_donors_of_real_cells(write_code):
+    """40 donors, each with cells of four types: made-up conditions of 8 of them."""
+    try:
+        adata = ssc.datasets.onek1k()
+    except FileNotFoundError as error:
+        pytest.skip(f"SPARSESC_DATA_DIR has no such file: {str(error)[:60]}")
+    counts = adata.X.toarray()
+    values = np.log1p(counts / counts.sum(1, keepdims=True) * np.median(counts.sum(1)))
+    values -= values.mean(0)
+    _, loadings = np.linalg.eigh(values.T @ values)
+    adata.obsm["X_pca"] = values @ loadings[:, :-31:-1]
+    write_code(adata, n_features=128)
+    adata.obs["condition"] = np.where(adata.obs["donor"].astype("category").cat.codes % 2, "a", "b")
+    bulk = pseudobulk(adata, adata.obsm["X_sae"], "condition", "donor", covariates=[], groupby="cell_type")
+    rng = np.random.default_rng(0)
+    treated = (np.arange(8) % 2).astype(float)[:, None]
+    pvalues = []
+    for group in bulk.groups:
+        rows = np.flatnonzero((bulk.units["group"] == group) & (bulk.units["n_cells"] >= 10))
+        for _ in range(40):
+            chosen = rng.permutation(rows)[:8]
+            values = bulk.mean[chosen][:, (bulk.active[chosen] > 0).sum(0) > 2]
+            pvalues.append(np.exp(t_tests(fit_linear(values, treated, np.empty((8, 0)))).log_p[0]))
+    share = (np.concatenate(pvalues) < 0.05).mean()
+    assert 0.03 < share < 0.06
+
+
 def test_permuted_samples_end_to_end():
     adata = cells(3)
     sample = adata.obs["donor"].cat.codes.to_numpy()
