@@ -59,6 +59,8 @@ def test_absorbers_are_found_in_order():
     assert find_absorbers(matrix, missed, n_active, allowed=allowed).tolist() == [4, 9]
     allowed[4] = False
     assert find_absorbers(matrix, missed, n_active, allowed=allowed).tolist() == [9]
+    active[:, 13] = np.arange(200) < 110  # most of the group
+    assert find_absorbers(sparse.csr_matrix(active), missed, active.sum(0) + outside, allowed=allowed).tolist() == [9]
     outside[9] = 100  # mostly active elsewhere
     assert len(find_absorbers(matrix, missed, active.sum(0) + outside, allowed=allowed)) == 0
     assert len(find_absorbers(matrix, np.zeros(200, bool), n_active, allowed=allowed)) == 0

@@ -129,7 +129,7 @@ def find_absorbers(
     alpha: float = 0.05,
     max_features: int = 3,
 ) -> np.ndarray:
-    """Features that are active where the detector of a group is not.
+    """Features of a part of a group that are active where the detector of the group is not.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def find_absorbers(
     n_active
         Cells in which each feature is active, in the group or not.
     allowed
-        Features that may be named.
+        Features that may be named; those active in more than half of the cells of the group are not.
     precision
         Least share of the active cells of a feature that are of the group.
     alpha
@@ -158,7 +158,8 @@ def find_absorbers(
     n, n_missed = len(missed), int(missed.sum())
     more = in_missed * n > inside * n_missed
     precise = inside >= precision * np.maximum(n_active, 1)
-    candidate = np.flatnonzero(allowed & precise & (inside > 0))
+    # what is active in most of the group is no finer than its detector
+    candidate = np.flatnonzero(allowed & precise & (inside > 0) & (2 * inside <= n))
     if not len(candidate) or not n_missed:
         return np.zeros(0, np.int64)
     p = np.exp(overlap_test(n, n_missed, inside[candidate], in_missed[candidate]))

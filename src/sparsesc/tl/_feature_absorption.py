@@ -93,8 +93,8 @@ def feature_absorption(
     Notes
     -----
     A feature can absorb when it is active in missed cells more often than in the others of the category (adjusted for
-    all features), mostly active in the category, and points into the same half of the embedding as the category does
-    from the mean of all cells.
+    all features), mostly active in the category, but in at most half of its cells, and points into the same half of the
+    embedding as the category does from the mean of all cells.
 
     When not to trust it: a label that mixes two kinds of cells looks split or absorbed although nothing is wrong with
     the features. A detector with poor F1 misses cells for many reasons; look at absorption where `f1_split` is good.
