@@ -61,6 +61,21 @@ def test_overdispersion_is_estimated_or_given(counts):
     assert "thin_overdispersion" not in counts.var
 
 
+def test_mixtures_that_look_like_overdispersion_are_pointed_out(counts, monkeypatch):
+    messages = []
+    monkeypatch.setattr("sparsesc._logging.warning", messages.append)
+    rng = np.random.default_rng(0)
+    kind = np.arange(30) % 2
+    mean = np.where((kind[:, None] == np.arange(20) % 2), 8.0, 0.5)
+    counts.X = sparse.csr_matrix(rng.poisson(mean).astype(np.float32))
+    counts.obs["kind"] = pd.Categorical(kind.astype(str))
+    ssc.pp.thin_counts(counts, method="negative_binomial", groupby="kind")
+    ssc.pp.thin_counts(counts, method="negative_binomial", overdispersion=2.0)
+    assert not messages
+    ssc.pp.thin_counts(counts, method="negative_binomial")
+    assert "The estimated overdispersion is large" in messages.pop()
+
+
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_survives_files(counts, tmp_path, suffix):
     ssc.pp.thin_counts(counts, method="negative_binomial")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sparsesc._random import RNGLike, SeedLike
 
 METHODS = ("poisson", "negative_binomial")
+_EXPRESSED = 0.2  # mean count from which an overdispersion can be told
+_LARGE = 0.5
 
 
 def thin_counts(
@@ -93,7 +95,10 @@ def thin_counts(
     test with ``ssc.tl.feature_genes(adata, split="counts")``. Highly variable genes must be chosen on the training part
     too.
 
-    When not to trust it: both parts have half the depth, so fewer features are found. Real counts are not exactly
+    When not to trust it: both parts have half the depth, so fewer features are found. ``"negative_binomial"`` is as
+    good as its overdispersions: too large ones deal out what distinguishes kinds of cells to one part of a cell or the
+    other, and fewer genes are confirmed (of the ten best genes of features of 2,700 blood cells 72 % with Poisson
+    thinning, 39 % with estimates over all cells, 49 % with estimates within cell types). Real counts are not exactly
     Poisson: with Poisson thinning, overdispersion within a cell type (bursts of transcription, doublets, ambient RNA)
     is in both parts and still counts as a difference between cells, which in a sense it is. Parts of a cell share its
     donor and batch: for those see ``sample_key`` of :func:`sparsesc.tl.feature_genes`.
@@ -123,6 +128,8 @@ def thin_counts(
     slots = _free_slots(adata, key_added)
     counts = _counts(adata, layer)
     excess = None if method == "poisson" else _overdispersion(adata, counts, overdispersion, groupby)
+    if excess is not None and overdispersion is None:
+        _warn_of_mixture(excess, counts)
     train, test = thin(counts, fraction=float(fraction), overdispersion=excess, rng=as_generator(rng))
 
     adata = check.writable(adata, copy=copy)
@@ -193,6 +200,17 @@ def _overdispersion(adata: AnnData, counts: sparse.csr_matrix, given: Any, group
         msg = "overdispersion must not be negative, NaN or infinite (0 is a Poisson variable)."
         raise ValueError(msg)
     return np.array(np.broadcast_to(values, (adata.n_vars,)))
+
+
+def _warn_of_mixture(excess: np.ndarray, counts: sparse.csr_matrix) -> None:
+    mean = np.asarray(counts.mean(0)).ravel()
+    expressed = excess[mean >= _EXPRESSED]
+    if len(expressed) and np.median(expressed) > _LARGE:
+        _logging.warning(
+            f"The estimated overdispersion is large (median {np.median(expressed):.2g} of the genes with a mean count "
+            f"of {_EXPRESSED} and more): differences between kinds of cells are taken for noise, and dealt out to one "
+            "part. Name (finer) kinds of cells by groupby, give overdispersion, or use method='poisson'."
+        )
 
 
 def _groups(adata: AnnData, groupby: str | None) -> np.ndarray | None:
