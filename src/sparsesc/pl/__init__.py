@@ -12,6 +12,7 @@ from ._genes import genes
 from ._locality import locality
 from ._representations import representations
 from ._similarity import similarity
+from ._stability import stability
 from ._training import training
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "locality",
     "representations",
     "similarity",
+    "stability",
     "training",
 ]

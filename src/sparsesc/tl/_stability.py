@@ -132,7 +132,8 @@ def stability(
         metrics = fit_metrics(sae, judged)
         rows.append({"seed": int(seed), "n_alive": int(fires.sum()), "fvu": metrics["fvu"], "l0": metrics["l0"]})
         dictionaries.append(sae.W_dec[fires])
-    found = dictionary_stability(dictionaries, rng=generator)
+    # A generator of its own: the stored fit's start may have been drawn from the very stream of `rng`.
+    found = dictionary_stability(dictionaries, rng=np.random.default_rng(generator.integers(2**63)))
 
     for name, values in (("stability", found.features), ("stability_random", found.random)):
         column = np.full(len(table), np.nan)

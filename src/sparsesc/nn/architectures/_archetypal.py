@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from sparsesc.nn._initialise import encoder_scale
+
 from ._batchtopk import BatchTopK
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ OFFSET = 0.5  # delta: length of the offset, at most, as a share of the mixture'
 _TOTAL = 10.0  # what the stored weights of a feature sum to: a step of the optimiser changes W by a tenth of it
 _CLUSTERED = 20_000  # cells that k-means sees, at most
 _ITERATIONS = 30  # of k-means
+_SAMPLE = 1024  # cells that set the encoder's scale
 
 
 class Archetypal(BatchTopK):
@@ -45,8 +48,8 @@ class Archetypal(BatchTopK):
         weights = first_weights(len(start["D"]), len(self.centres))
         D = weights @ self.centres
         D /= np.maximum(np.linalg.norm(D, axis=1, keepdims=True), np.float32(1e-12))
-        scale = np.linalg.norm(start["E"], axis=1, keepdims=True)
-        return {"D": D, "E": D * scale, "weights": weights * np.float32(_TOTAL), "offset": np.zeros_like(D)}
+        E = D * np.float32(encoder_scale(X[:_SAMPLE], D, self.config.k))
+        return {"D": D, "E": E, "weights": weights * np.float32(_TOTAL), "offset": np.zeros_like(D)}
 
     def decoder(self, p: Parameters) -> torch.Tensor:
         """Unit rows, differentiable in weights and offsets."""
