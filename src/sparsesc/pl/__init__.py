@@ -13,6 +13,7 @@ from ._locality import locality
 from ._representations import representations
 from ._similarity import similarity
 from ._stability import stability
+from ._steering import steering
 from ._training import training
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "representations",
     "similarity",
     "stability",
+    "steering",
     "training",
 ]

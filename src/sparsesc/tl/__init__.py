@@ -14,6 +14,7 @@ from ._feature_locality import feature_locality
 from ._feature_similarity import feature_similarity
 from ._fit_sae import fit_sae
 from ._stability import stability
+from ._steer import steer
 
 __all__ = [
     "annotate_features",
@@ -28,4 +29,5 @@ __all__ = [
     "feature_similarity",
     "fit_sae",
     "stability",
+    "steer",
 ]

@@ -43,7 +43,7 @@ def steer(
     net: pd.DataFrame | Mapping[str, Any] | str | Path | None = None,
     min_size: int = 5,
     max_size: int = 500,
-    doses: Sequence[float] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
+    doses: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
     n_controls: int = 5,
     n_neighbors: int = 15,
     n_scored: int = 1000,

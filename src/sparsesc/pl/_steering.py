@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sparsesc import _keys
+from sparsesc import _validation as check
+from sparsesc.stats._manifold import Manifold
+
+from . import _style, _utils
+from ._feature_umap import coordinates
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from mudata import MuData
+
+    from ._utils import Drawn, Save
+
+_STEERED = "steered"
+# How each control is drawn, and what it is called; several draws become a band.
+_CONTROLS: dict[str, tuple[str, str, str]] = {
+    "random_direction": ("#7f7f7f", ":", "random directions"),
+    "random_features": (_style.ORANGE, "--", "random features"),
+    "difference_of_means": ("#009E73", "-", "difference of means"),
+    "difference_of_means_within": ("#009E73", "-.", "difference within"),
+}
+_BINS = 14
+_LEAST = 3  # cells behind an arrow
+
+
+def steering(
+    adata: AnnData | MuData,
+    *,
+    key: str = "sae",
+    basis: str | None = "X_umap",
+    n_genes: int = 15,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: Save = None,
+    return_fig: bool | None = None,
+) -> Drawn:
+    """Where steered cells go, how far from real cells that is, and which genes follow, each beside its controls.
+
+    Parameters
+    ----------
+    adata
+        Cells with the results of :func:`sparsesc.tl.steer`.
+    key
+        Name of the sparse autoencoder.
+    basis
+        Entry of ``obsm`` to draw arrows on; ``None`` leaves them out. A moved cell is drawn in the middle of those
+        real cells that are its nearest neighbours in the steered embedding.
+    n_genes
+        Genes to show, largest absolute effects first.
+    figsize
+        Width and height in inches. ``None``: from the number of panels.
+    ax
+        Axes whose place the panels take.
+    show
+        Show the figure. ``None``: ``sc.settings.autoshow``.
+    save
+        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``steering{suffix}``, as in scanpy;
+        a ``Path``, or a string with a folder in it, is taken as it is.
+    return_fig
+        Return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes: ``"embedding"``,
+    ``"landed"`` (with groups), ``"distance"``, ``"genes"`` (with a decoder), those that there are; else ``None``.
+    `adata` stays as it is.
+
+    Raises
+    ------
+    KeyError
+        If there is no such sparse autoencoder or basis, or it was not steered.
+    ValueError
+        If the steered embedding does not belong to these cells.
+
+    Notes
+    -----
+    Arrows average over the cells of a place, and an embedding of two dimensions distorts distances: read from them
+    where cells go, not how far. Bands are the range of the random draws. The band behind the genes is twice the
+    standard deviation of the effects of the random controls.
+    """
+    n_genes = check.check_positive_int(n_genes, name="n_genes")
+    found = _result(adata, key)
+    params, doses = found["params"], pd.DataFrame(found["doses"])
+    place = None if basis is None else coordinates(adata, basis)
+    effects = pd.DataFrame(found["effects"]) if "effects" in found else None
+    parts = ["embedding"] if place is not None else []
+    parts += ["landed"] if "landed" in doses else []
+    parts += ["distance"]
+    parts += ["genes"] if effects is not None else []
+    scale = _utils.text_scale()
+    size = ((0.4 + 3.3 * len(parts)) * scale, 3.4 * scale) if figsize is None else figsize
+    fig, grid = _utils.area(ax, size, 1, len(parts))
+    axes: dict[str, Axes] = {part: fig.add_subplot(grid[0, i]) for i, part in enumerate(parts)}
+    if place is not None:
+        _draw_arrows(axes["embedding"], adata, place[0], str(params["use_rep"]), int(params["n_neighbors"]))
+        axes["embedding"].set(xlabel=place[1][0], ylabel=place[1][1])
+    if "landed" in axes:
+        to_group = _style.wrap(str(params["to_group"]), 24, 1)
+        _draw_doses(axes["landed"], doses, "landed", legend=True)
+        axes["landed"].set(ylabel=f"share of cells among {to_group}", ylim=(-0.03, 1.03))
+    _draw_doses(axes["distance"], doses, "percentile", legend="landed" not in axes)
+    axes["distance"].axhline(0.95, color=_style.STEM, linewidth=0.8, zorder=0)
+    axes["distance"].set(ylabel="distance to real cells (percentile)", ylim=(-0.03, 1.03))
+    if effects is not None:
+        _draw_genes(axes["genes"], effects.head(n_genes))
+    return _utils.finish(fig, axes, name="steering", ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _result(adata: AnnData | MuData, key: str) -> Mapping[str, Any]:
+    slot = check.get_sae_slot(adata, key)
+    if _keys.STEERING not in slot:
+        msg = f"Did not find adata.uns[{key!r}]['{_keys.STEERING}']. Run ssc.tl.steer first."
+        raise KeyError(msg)
+    return slot[_keys.STEERING]
+
+
+def _draw_arrows(ax: Axes, adata: AnnData | MuData, place: np.ndarray, use_rep: str, n_neighbors: int) -> None:
+    """Cells, those that were moved, and the mean way of the cells of a place."""
+    X = check.get_rep(adata, use_rep)
+    moved = check.get_rep(adata, _keys.steered_key(use_rep))
+    rows = np.flatnonzero((X != moved).any(1))
+    points = _utils.rasterize(len(place))
+    size = float(np.clip(9000 / max(len(place), 1), 1.5, 14))
+    ax.scatter(*place.T, s=size, color=_style.SILENT, linewidths=0, rasterized=points)
+    if len(rows):
+        manifold = Manifold(X, n_neighbors=min(n_neighbors, len(X) - 1))
+        ends = place[manifold.neighbors(moved[rows], rows)[1]].mean(1)
+        # start where the cell's own neighbours are, so that a cell that does not move has no arrow
+        starts = place[manifold.neighbors(X[rows], rows)[1]].mean(1)
+        ax.scatter(*place[rows].T, s=size, color=_style.BLUE, alpha=0.35, linewidths=0, rasterized=points)
+        low, high = place.min(0), place.max(0)
+        width = np.where(high > low, high - low, 1) / _BINS
+        at = np.floor((starts - low) / width).astype(int)
+        _, bins, counts = np.unique(at @ [1, 10_000], return_inverse=True, return_counts=True)
+        mean = [np.stack([np.bincount(bins, v[:, i]) / counts for i in (0, 1)], axis=1) for v in (starts, ends)]
+        kept = counts >= min(_LEAST, counts.max())
+        start, step = mean[0][kept], (mean[1] - mean[0])[kept]
+        ax.quiver(
+            *start.T,
+            *step.T,
+            angles="xy",
+            scale_units="xy",
+            scale=1,
+            color="black",
+            width=0.006,
+            headwidth=4,
+            minlength=0.5,
+        )
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(f"{len(rows)} cells moved", size="medium")
+    ax.spines[:].set_visible(False)
+
+
+def _draw_doses(ax: Axes, doses: pd.DataFrame, column: str, *, legend: bool) -> None:
+    """The steered cells as a line with points, controls as lines, several draws as bands."""
+    for control, rows in doses.groupby("control", sort=False):
+        if control == _STEERED:
+            continue
+        color, style, name = _CONTROLS.get(str(control), (_style.MUTED, "-", str(control)))
+        summary = rows.groupby("dose")[column].agg(["min", "mean", "max"])
+        ax.plot(summary.index, summary["mean"], color=color, linestyle=style, linewidth=1.2, label=name)
+        if rows["draw"].nunique() > 1:
+            ax.fill_between(summary.index, summary["min"], summary["max"], color=color, alpha=0.15, linewidth=0)
+    rows = doses[doses["control"] == _STEERED]
+    ax.plot(rows["dose"], rows[column], color=_style.BLUE, marker="o", markersize=4, linewidth=1.8, label="steered")
+    ax.axvline(1, color=_style.STEM, linewidth=0.8, zorder=0)
+    ax.set(xlabel="dose")
+    _style.tidy(ax)
+    if legend:
+        handles, names = ax.get_legend_handles_labels()
+        ax.legend(handles[::-1], names[::-1], frameon=False, fontsize="x-small", loc="best")
+
+
+def _draw_genes(ax: Axes, effects: pd.DataFrame) -> None:
+    """Mean effects with their spread over cells, in front of the band of the random controls."""
+    y = np.arange(len(effects))
+    if "control_sd" in effects:
+        band = 2 * effects["control_sd"].to_numpy()
+        ax.barh(y, 2 * band, left=-band, height=0.8, color=_style.SILENT)
+        ax.set_title("grey: random controls ± 2 sd", size="small", color=_style.MUTED)
+    logfc = effects["logfc"].to_numpy()
+    colors = np.where(logfc > 0, _style.BLUE, _style.ORANGE)
+    ax.hlines(y, logfc - effects["sd"], logfc + effects["sd"], color=colors, linewidth=1)
+    ax.scatter(logfc, y, s=22, color=colors, zorder=3)
+    ax.axvline(0, color=_style.STEM, linewidth=0.8, zorder=0)
+    ax.set_yticks(y, list(effects["gene"].astype(str)))
+    ax.tick_params(axis="y", length=0, labelsize="small")
+    ax.set(xlabel="decoded effect (log2)", ylim=(len(effects) - 0.5, -0.5))
+    _style.tidy(ax)
