@@ -38,6 +38,9 @@ DEVIATIONS: dict[tuple[str, str], str] = {
     ("pp.cell_sentences", "key_added"): "returns the sentences, and writes them only when asked",
     ("pl.representations", "adata"): "takes the table of compare_representations",
     ("pp.thin_counts", "key_added"): "names two layers of counts, not an autoencoder",
+    ("tl.rank_fidelity", "key_added"): "names a study of types, not an autoencoder",
+    ("get.rank_fidelity", "key"): "names a study of types, not an autoencoder",
+    ("pl.rank_fidelity", "key"): "names a study of types, not an autoencoder",
     ("pp.pool_gene_embeddings", "key_added"): "names an embedding in obsm, not an autoencoder",
 }
 

@@ -30,6 +30,8 @@ STEERING = "steering"
 STABILITY = "stability"
 VALIDATION = "validation_obs"
 
+RANK_FIDELITY_TABLES = ("summary", "pairs", "outliers", "neighbors", "neighbor_groups", "rules", "sparsity")
+
 WEIGHT_NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 FEATURE_COLUMNS = ("density", "mean_active", "max", "n_cells", "dead")
 ASSOCIATION_COLUMNS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._features import features
 from ._locality import locality
 from ._mudata import mudata
+from ._rank_fidelity import rank_fidelity
 from ._sae import sae
 from ._similarity import similarity
 from ._tables import association, differential, enrichment, genes
@@ -17,6 +18,7 @@ __all__ = [
     "genes",
     "locality",
     "mudata",
+    "rank_fidelity",
     "sae",
     "similarity",
 ]

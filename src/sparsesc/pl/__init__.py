@@ -10,6 +10,7 @@ from ._feature_density import feature_density
 from ._feature_umap import feature_umap
 from ._genes import genes
 from ._locality import locality
+from ._rank_fidelity import rank_fidelity
 from ._representations import representations
 from ._similarity import similarity
 from ._stability import stability
@@ -25,6 +26,7 @@ __all__ = [
     "feature_umap",
     "genes",
     "locality",
+    "rank_fidelity",
     "representations",
     "similarity",
     "stability",

@@ -91,7 +91,7 @@ def cell_sentences(
     generator = as_generator(rng)
     check.check_adata(adata)
     if key_added is not None:
-        check_slots_free(adata, key_added, "cell_sentences", {"obs": [key_added]})
+        check_slots_free(adata, key_added, "ssc.pp.cell_sentences", {"obs": [key_added]})
     rows, _ = expression_rows(adata, layer)
     names = gene_names(adata, gene_key)
     inside = names[[sep in name for name in names]]
@@ -112,7 +112,7 @@ def cell_sentences(
         adata.obs[key_added] = sentences.to_numpy()
         adata.uns[key_added] = {
             _keys.PARAMS: {
-                WRITTEN_BY: "cell_sentences",
+                WRITTEN_BY: "ssc.pp.cell_sentences",
                 "layer": layer or "",
                 "gene_key": gene_key or "",
                 "n_top": -1 if n_top is None else n_top,

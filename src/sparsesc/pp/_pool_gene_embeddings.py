@@ -108,7 +108,7 @@ def pool_gene_embeddings(
         msg = "Give embeddings (a vector for each gene) or encoder (a function of sentences): one of them."
         raise ValueError(msg)
     check.check_adata(adata)
-    check_slots_free(adata, key_added, "pool_gene_embeddings", {"obsm": [key_added]})
+    check_slots_free(adata, key_added, "ssc.pp.pool_gene_embeddings", {"obsm": [key_added]})
     entry: dict[str, Any]
     if encoder is not None:
         if not callable(encoder):
@@ -129,7 +129,7 @@ def pool_gene_embeddings(
     adata = check.writable(adata, copy=copy)
     adata.obsm[key_added] = pooled.astype(np.float32)
     asked |= {
-        WRITTEN_BY: "pool_gene_embeddings",
+        WRITTEN_BY: "ssc.pp.pool_gene_embeddings",
         "layer": layer or "",
         "gene_key": gene_key or "",
         "normalize": bool(normalize),

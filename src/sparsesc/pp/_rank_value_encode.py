@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,8 @@ from sparsesc import _validation as check
 from sparsesc._random import as_generator, describe
 from sparsesc.stats._row_ranks import TIES, order_rows, rank_rows
 
-from ._counts import count_rows, gene_names, read_mapping
+from ._counts import count_rows, gene_names
+from ._medians import cell_sizes, match_medians, over_median, own_medians
 from ._slots import WRITTEN_BY, check_slots_free
 
 if TYPE_CHECKING:
@@ -132,16 +133,16 @@ def rank_value_encode(
     check_slots_free(
         adata,
         key_added,
-        "rank_value_encode",
+        "ssc.pp.rank_value_encode",
         {"layers": [key_added], "obs": [slots.n_genes, slots.zeros], "var": [slots.median]},
     )
     if medians is None:
-        median = _own_medians(counts, _sizes(adata, counts, size_key), target_sum)
+        median = own_medians(counts, cell_sizes(adata, counts, size_key), target_sum)
         unmatched = names[:0]
     else:
-        median, unmatched = _match_medians(medians, names)
+        median, unmatched = match_medians(medians, names)
 
-    scaled = _over_median(counts, median)
+    scaled = over_median(counts, median)
     order = order_rows(scaled, rng=generator if ties == "random" else None)
     ranks = rank_rows(scaled, order, ties=ties)
     n_ranked = np.diff(scaled.indptr)
@@ -157,7 +158,7 @@ def rank_value_encode(
     adata.var[slots.median] = median
     adata.uns[slots.key] = {
         _keys.PARAMS: {
-            WRITTEN_BY: "rank_value_encode",
+            WRITTEN_BY: "ssc.pp.rank_value_encode",
             "layer": layer or "",
             "medians": "given" if medians is not None else "data",
             "gene_key": gene_key or "",
@@ -172,50 +173,6 @@ def rank_value_encode(
     }
     _report(slots, n_ranked, unmatched, adata.n_vars)
     return adata if copy else None
-
-
-def _sizes(adata: AnnData, counts: sparse.csr_matrix, size_key: str | None) -> np.ndarray:
-    if size_key is None:
-        return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-    column = pd.to_numeric(check.get_obs_column(adata, size_key), errors="coerce")
-    sizes = np.asarray(column, dtype=np.float64)
-    bad = ~(np.isfinite(sizes) & (sizes > 0)) & (np.diff(counts.indptr) > 0)
-    if bad.any():
-        msg = f"adata.obs[{size_key!r}] must hold positive totals: {int(bad.sum())} cells with counts have none."
-        raise ValueError(msg)
-    return sizes
-
-
-def _own_medians(counts: sparse.csr_matrix, sizes: np.ndarray, target_sum: float) -> np.ndarray:
-    """Median of the non-zero normalised values of every gene; NaN where there are none."""
-    n_per_row = np.diff(counts.indptr)
-    factor = np.divide(target_sum, sizes, out=np.ones_like(sizes), where=n_per_row > 0)
-    normalised = counts.data * np.repeat(factor, n_per_row)
-    columns = sparse.csr_matrix((normalised, counts.indices, counts.indptr), shape=counts.shape).tocsc()
-    median = np.full(counts.shape[1], np.nan)
-    for gene in np.flatnonzero(np.diff(columns.indptr)):
-        median[gene] = np.median(columns.data[columns.indptr[gene] : columns.indptr[gene + 1]])
-    return median
-
-
-def _match_medians(medians: Any, names: pd.Index) -> tuple[np.ndarray, pd.Index]:
-    """Given medians in the order of the genes (NaN: none), and the genes without one."""
-    given = read_mapping(medians, name="medians").astype(np.float64)
-    bad = given.index[~(np.isfinite(given) & (given > 0))]
-    if len(bad):
-        msg = f"medians must be positive and finite; they are not for {check.listing(bad)}."
-        raise ValueError(msg)
-    check.check_coverage(given.index.to_numpy(dtype=object), names, name="medians")
-    median = given.reindex(names).to_numpy()
-    return median, names[np.isnan(median)]
-
-
-def _over_median(counts: sparse.csr_matrix, median: np.ndarray) -> sparse.csr_matrix:
-    """Counts over medians in float64, without the genes that have none."""
-    values = counts.data / median[counts.indices]
-    kept = np.isfinite(values)
-    indptr = np.r_[0, np.cumsum(kept)][counts.indptr]
-    return sparse.csr_matrix((values[kept], counts.indices[kept], indptr), shape=counts.shape)
 
 
 def _cut(scaled: sparse.csr_matrix, ranks: np.ndarray, order: np.ndarray, n_top: int | None) -> sparse.csr_matrix:

@@ -24,7 +24,7 @@ def check_slots_free(adata: AnnData, key: str, function: str, slots: Mapping[str
     key
         Entry of ``uns`` that goes with the slots.
     function
-        Name in ``ssc.pp``.
+        Its name, with the part of the package.
     slots
         Names of slots by attribute (``"obs"``, ``"obsm"``, ...).
 
@@ -48,7 +48,7 @@ def check_slots_free(adata: AnnData, key: str, function: str, slots: Mapping[str
     ]
     if taken:
         msg = (
-            f"key_added={key!r} would overwrite {' and '.join(taken)}, which ssc.pp.{function} did not write. "
+            f"key_added={key!r} would overwrite {' and '.join(taken)}, which {function} did not write. "
             "Choose another key_added, or delete that slot."
         )
         raise ValueError(msg)

@@ -13,6 +13,7 @@ from ._feature_genes import feature_genes
 from ._feature_locality import feature_locality
 from ._feature_similarity import feature_similarity
 from ._fit_sae import fit_sae
+from ._rank_fidelity import rank_fidelity
 from ._stability import stability
 from ._steer import steer
 
@@ -28,6 +29,7 @@ __all__ = [
     "feature_locality",
     "feature_similarity",
     "fit_sae",
+    "rank_fidelity",
     "stability",
     "steer",
 ]

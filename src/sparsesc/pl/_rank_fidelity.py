@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sparsesc.get import rank_fidelity as read
+
+from . import _style, _utils
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from mudata import MuData
+
+    from ._utils import Drawn, Save
+
+_GREEN, _PURPLE = "#009E73", "#CC79A7"  # of Okabe and Ito, as blue and orange
+
+
+def rank_fidelity(
+    adata: AnnData | MuData,
+    *,
+    key: str = "rank_fidelity",
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: Save = None,
+    return_fig: bool | None = None,
+) -> Drawn:
+    """The study of rank encodings: distances within and between types, neighbours, rules, and sparsity.
+
+    Parameters
+    ----------
+    adata
+        Object with the study of :func:`sparsesc.tl.rank_fidelity`.
+    key
+        Entry of ``uns`` of the study.
+    figsize
+        Width and height in inches.
+    ax
+        Axes whose place all panels take.
+    show
+        Show the figure. ``None``: ``sc.settings.autoshow``.
+    save
+        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``rank_fidelity{suffix}``, as in scanpy; a ``Path``, or
+        a string with a folder in it, is taken as it is.
+    return_fig
+        Return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes: ``"distances"`` (median
+    distance of every type and pair of types, over the median between types), ``"neighbors"`` (share of neighbours from
+    the same type and batch, with what is expected by chance), ``"rules"`` (distance within over between under each
+    rule) and ``"sparsity"`` (the same, when counts are thinned; by bins of detected genes where they were not); else
+    ``None``. `adata` stays as it is.
+
+    Raises
+    ------
+    KeyError
+        If there is no such study.
+
+    Notes
+    -----
+    Compare maps with maps: a UMAP pulls neighbours together, whatever it is made from.
+    """
+    summary = read(adata, "summary", key=key)
+    scale = _utils.text_scale()
+    size = (10.4 * scale, 6.4 * scale) if figsize is None else figsize
+    fig, grid = _utils.area(ax, size, 2, 2, width_ratios=[1.15, 1])
+    axes = {
+        name: fig.add_subplot(grid[i, j])
+        for name, i, j in (("distances", 0, 0), ("neighbors", 0, 1), ("rules", 1, 0), ("sparsity", 1, 1))
+    }
+    _distances(axes["distances"], summary, read(adata, "pairs", key=key))
+    _neighbors(axes["neighbors"], read(adata, "neighbors", key=key))
+    _rules(axes["rules"], read(adata, "rules", key=key))
+    _sparsity(axes["sparsity"], read(adata, "sparsity", key=key))
+    for panel in axes.values():
+        _style.tidy(panel)
+    return _utils.finish(fig, axes, name="rank_fidelity", ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _distances(ax: Axes, summary: pd.DataFrame, pairs: pd.DataFrame) -> None:
+    """Every type above the line of its measure, every pair of types below."""
+    lottery = np.random.default_rng(0)  # of heights only: points that lie on one another would hide
+    for y, row in enumerate(summary.itertuples()):
+        table = pairs[pairs["measure"] == row.measure]
+        for own, color, side in ((True, _style.ORANGE, -0.2), (False, _style.STEM, 0.2)):
+            values = table.loc[table["within"].to_numpy(bool) == own, "distance"].to_numpy(float) / row.between
+            ax.scatter(
+                values,
+                y + side + lottery.uniform(-0.13, 0.13, len(values)),
+                s=9,
+                color=color,
+                alpha=0.7 if own else 0.4,
+                linewidths=0,
+                rasterized=_utils.rasterize(len(pairs)),
+                label=("within a type" if own else "between types") if y == 0 else None,
+            )
+            ax.plot([np.nanmedian(values)] * 2, [y + side - 0.17, y + side + 0.17], color="black", lw=1.4)
+    labels = [f"{name}\nAUROC {auroc:.2f}" for name, auroc in zip(summary["measure"], summary["auroc"], strict=True)]
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.5, -0.75)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("Median distance / median between types")
+    marks = ax.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, handletextpad=0.2, borderpad=0.1, markerscale=2
+    )
+    for mark in marks.legend_handles:
+        mark.set_alpha(1)
+
+
+def _neighbors(ax: Axes, table: pd.DataFrame) -> None:
+    """Shares with intervals, and what chance gives."""
+    kinds = [("same_group", "same type", _style.BLUE), ("same_batch", "same batch", _style.ORANGE)]
+    for shift, (column, label, color) in zip((-0.12, 0.12), kinds, strict=True):
+        if column not in table:
+            continue
+        y = np.arange(len(table)) + shift
+        values, low, high = (table[name].to_numpy(float) for name in (column, f"{column}_low", f"{column}_high"))
+        ax.hlines(y, low, high, color=color, lw=1.6)
+        ax.scatter(values, y, s=30, color=color, zorder=3, label=label)
+        ax.scatter(
+            table[f"{column}_expected"].to_numpy(float), y, s=60, marker="|", color=color, label=f"{label}, by chance"
+        )
+    ax.set_yticks(range(len(table)), table["measure"].astype(str))
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.set_xlim(0, 1.02)
+    ax.set_xlabel("Share of neighbours")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, handletextpad=0.2, borderpad=0.1)
+
+
+def _rules(ax: Axes, table: pd.DataFrame) -> None:
+    y = np.arange(len(table))
+    values, low, high = (table[name].to_numpy(float) for name in ("ratio", "ratio_low", "ratio_high"))
+    ax.hlines(y, low, high, color=_style.STEM, lw=1.6)
+    ax.scatter(values, y, s=30, color=_style.BLUE, zorder=3)
+    ax.set_yticks(y, [_style.wrap(name, 40) for name in table["rule"]])
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.set_xlabel("Distance within / between types")
+
+
+def _sparsity(ax: Axes, table: pd.DataFrame) -> None:
+    """Lines over thinning; over bins of detected genes when nothing was thinned."""
+    thinned = table[table["by"] == "thinning"]
+    shown = thinned if len(thinned) else table
+    colors = [_style.BLUE, _style.ORANGE, _GREEN, _PURPLE, _style.MUTED, "black"]
+    for number, (name, part) in enumerate(shown.groupby("measure", sort=False)):
+        ordered = part.sort_values("n_genes")
+        color = colors[number % len(colors)]
+        x = ordered["n_genes"].to_numpy(float)
+        ax.fill_between(x, ordered["ratio_low"], ordered["ratio_high"], color=color, alpha=0.15, lw=0)
+        ax.plot(x, ordered["ratio"], "o-", ms=4, color=color, label=str(name))
+    ax.set_xlabel("Genes detected in the median cell " + ("(counts thinned)" if len(thinned) else "(bins of cells)"))
+    ax.set_ylabel("Distance within / between")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, handletextpad=0.3, borderpad=0.1)
