@@ -83,7 +83,7 @@ def test_shuffling_stays_within_each_half():
 
 def test_p_values_of_labels_that_mean_nothing_are_uniform():
     rng = np.random.default_rng(1)
-    n, n_sets, n_shuffled = 90, 60, 9
+    n, n_sets, n_shuffled = 90, 40, 9
     rank = np.empty((n_sets, len(METRICS)))
     for i in range(n_sets):
         codes = sparse.random(n, 12, density=0.3, format="csr", rng=rng)

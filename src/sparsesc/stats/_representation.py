@@ -45,7 +45,7 @@ class _Half:
 
     @cached_property
     def csc(self) -> sparse.csc_matrix:
-        return self.ranked.with_data(self.ranked.values.astype(np.float64))
+        return sparse.csc_matrix(self.codes, dtype=np.float64)
 
 
 class RepresentationScores:
