@@ -33,6 +33,9 @@ class TrainConfig:
     few for each feature it keeps the encoder from memorising them, and it keeps features from dying."""
     aux_weight: float = 1 / 32
     k_aux: int | None = None
+    fill_dead: bool = False
+    """Whether features that fire in no cell are given to the worst reconstructed cells after the training of a code
+    with one threshold (``batchtopk``, ``matryoshka``)."""
     clip: float = 1.0
     warmup: float = 0.05
     decay: float = 0.2

@@ -11,7 +11,7 @@ from ._encode import encode_blocks
 _SAMPLE = 512
 
 
-def exact_threshold(weights: Mapping[str, np.ndarray], X: np.ndarray, k: int) -> float:
+def exact_threshold(weights: Mapping[str, np.ndarray], X: np.ndarray, k: float) -> float:
     """The largest threshold at which cells ``X`` (n, d) have at least k active features on average.
 
     Exact over all cells: a sample of them gives a lower guess, one encoding above it holds all values that can matter.
@@ -23,7 +23,7 @@ def exact_threshold(weights: Mapping[str, np.ndarray], X: np.ndarray, k: int) ->
         encoder = np.ascontiguousarray(weights["E"].T)
         return encode_blocks(cells, encoder, weights["b_enc"], weights["b_dec"], limits).data
 
-    total = k * len(X)
+    total = max(1, round(k * len(X)))
     sample = X[:: max(1, len(X) // _SAMPLE)]
     positive = values(sample, 0.0)
     loose = min(len(positive), int(1.3 * k * len(sample)) + 1)

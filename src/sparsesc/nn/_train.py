@@ -11,6 +11,7 @@ import numpy as np
 
 from ._config import TrainConfig
 from ._engines import make_engine
+from ._fill import fill_dead
 from ._initialise import initial_parameters
 from ._metrics import fraction_unexplained
 from ._sae import SparseAutoencoder
@@ -151,7 +152,10 @@ def fit(
         if best_epoch < 0:
             best = engine.parameters()
 
-    weights = arch.inference(best, U if monitored is None else _both_kinds(U, monitored))
+    seen = U if monitored is None else _both_kinds(U, monitored)
+    weights = arch.inference(best, seen)
+    if config.fill_dead and arch.by_batch:
+        weights = fill_dead(weights, seen, config.k, rng)
     folded = scaler.fold(**weights)
     sae = SparseAutoencoder(**folded, k=config.k, architecture=config.architecture, metadata=None)
     columns = {name: np.array([row[name] for row in history]) for name in HISTORY_COLUMNS}
