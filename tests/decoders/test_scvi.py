@@ -142,3 +142,27 @@ def test_errors_name_what_does_not_fit():
     untrained = scvi.model.SCVI(model.adata) if model.minified_data_type is None else model
     with pytest.raises(ValueError, match=r"was not trained"):
         ScviDecoder(untrained)
+
+
+@pytest.mark.parametrize("name", ["SCVI", "minified"])
+def test_features_of_the_latent_reach_the_genes(name):
+    """Steering and derivatives over a model: each cell decoded with its own covariates, in an order of its own."""
+    import sparsesc as ssc
+
+    model = train(name)
+    adata = model.adata[::-1].copy()
+    adata.obsm["X_scVI"] = model.get_latent_representation()[::-1].copy()
+    rng = np.random.default_rng(0)
+    W = rng.normal(size=(12, 5)).astype(np.float32)
+    W /= np.linalg.norm(W, axis=1, keepdims=True)
+    sae = ssc.nn.SparseAutoencoder(W.T, np.zeros(12), W, np.zeros(5), np.zeros(12))
+    ssc.tl.apply_sae(adata, sae, use_rep="X_scVI")
+    ssc.tl.steer(adata, {"sae_0": 1.5}, decoder=model, n_controls=1, doses=[])
+    decoder = ScviDecoder(model)
+    covariates = decoder.covariates(adata.obs_names)
+    base, moved = (decoder.decode(adata.obsm[slot], covariates) for slot in ("X_scVI", "X_scVI_steered"))
+    rise = (np.log2(1 + 1e4 * moved) - np.log2(1 + 1e4 * base)).mean(0)
+    effects = adata.uns["sae"]["steering"]["effects"].set_index("gene").loc[decoder.genes]
+    np.testing.assert_allclose(effects["logfc"], rise, atol=1e-4)
+    ssc.tl.feature_genes(adata, method="decoder", decoder=model, min_cells=2, progress_bar=False)
+    assert np.corrcoef(adata.varm["sae_genes"][:, 0], rise)[0, 1] > 0.9

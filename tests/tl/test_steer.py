@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import scanpy as sc
 from scipy.stats import rankdata
 
 import sparsesc as ssc
+from sparsesc.tl._decoded import effect_terms
 
 
 def steered(adata, *args, **kwargs):
@@ -248,3 +251,50 @@ def test_steering_changes_the_genes_of_its_program_and_random_directions_do_not(
     assert np.mean(ablated) > 0.05
     assert np.mean(ablated) > 3 * np.mean(beside)
     assert min(ablated) >= 0
+
+
+@pytest.mark.skipif(not os.environ.get("SPARSESC_DATA_DIR"), reason="SPARSESC_DATA_DIR is not set")
+def test_control_cells_land_among_stimulated_ones_of_other_donors():
+    """Three fits and more numbers are in benchmarks/steering.md."""
+    try:
+        adata = ssc.datasets.kang2018()
+    except FileNotFoundError as error:
+        pytest.skip(str(error)[:80])
+    donor = adata.obs["donor"].astype(str)
+    adata = adata[donor != "NA"].copy()
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    sc.pp.highly_variable_genes(adata, n_top_genes=2000)
+    sc.pp.pca(adata, n_comps=50)
+    ssc.tl.fit_sae(
+        adata, use_rep="X_pca", n_features=256, k=8, noise=0, max_steps=6000, patience=None, progress_bar=False
+    )
+    reference = adata.obs["donor"].isin(["101", "1015", "1039", "1256"]).to_numpy()
+    landed = {}
+    for n in (1, 3):
+        found = steered(
+            adata,
+            groupby="condition",
+            from_group="ctrl",
+            to_group="stim",
+            within="cell_type",
+            n_features=n,
+            cells=~reference,
+            reference_cells=reference,
+            n_controls=3,
+            doses=[],
+        )
+        landed[n] = found["doses"].groupby("control")["landed"].mean()
+        assert landed[n][["random_direction", "random_features"]].max() <= 0.02
+    assert landed[1]["steered"] >= 0.65
+    assert landed[3]["steered"] >= 0.95
+    assert landed[3]["steered"] > landed[3]["difference_of_means"]
+    percentile = found["doses"].groupby("control")["percentile"].mean()
+    assert percentile["steered"] < percentile["random_direction"]
+    interferon = ["ISG15", "ISG20", "IFIT2", "IFIT3", "IFITM3", "CXCL10", "RSAD2", "TNFSF10", "CXCL11", "RTP4", "IFI27"]
+    rng = np.random.default_rng(0)
+    sets = {f"random_{i}": list(rng.choice(found["effects"]["gene"], 11, replace=False)) for i in range(50)}
+    terms = effect_terms(found["effects"], sets | {"interferon": interferon}, min_size=5, max_size=500)
+    assert terms["term"].iloc[0] == "interferon"
+    assert terms["padj"].iloc[0] < 1e-6
+    assert terms["score"].iloc[0] > 0

@@ -131,19 +131,21 @@ def _draw_arrows(ax: Axes, adata: AnnData | MuData, place: np.ndarray, use_rep: 
     rows = np.flatnonzero((X != moved).any(1))
     points = _utils.rasterize(len(place))
     size = float(np.clip(9000 / max(len(place), 1), 1.5, 14))
-    ax.scatter(*place.T, s=size, color=_style.SILENT, linewidths=0, rasterized=points)
+    ax.scatter(place[:, 0], place[:, 1], s=size, color=_style.SILENT, linewidths=0, rasterized=points)
     if len(rows):
         manifold = Manifold(X, n_neighbors=min(n_neighbors, len(X) - 1))
         ends = place[manifold.neighbors(moved[rows], rows)[1]].mean(1)
         # start where the cell's own neighbours are, so that a cell that does not move has no arrow
         starts = place[manifold.neighbors(X[rows], rows)[1]].mean(1)
-        ax.scatter(*place[rows].T, s=size, color=_style.BLUE, alpha=0.35, linewidths=0, rasterized=points)
+        ax.scatter(
+            place[rows, 0], place[rows, 1], s=size, color=_style.BLUE, alpha=0.35, linewidths=0, rasterized=points
+        )
         low, high = place.min(0), place.max(0)
         width = np.where(high > low, high - low, 1) / _BINS
         at = np.floor((starts - low) / width).astype(int)
         _, bins, counts = np.unique(at @ [1, 10_000], return_inverse=True, return_counts=True)
         mean = [np.stack([np.bincount(bins, v[:, i]) / counts for i in (0, 1)], axis=1) for v in (starts, ends)]
-        kept = counts >= min(_LEAST, counts.max())
+        kept = counts >= min(_LEAST, int(counts.max()))
         start, step = mean[0][kept], (mean[1] - mean[0])[kept]
         ax.quiver(
             *start.T,
