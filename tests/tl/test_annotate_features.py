@@ -146,6 +146,17 @@ def test_samples_that_chose_do_not_score(adata):
     assert table(adata)["concept_f1"].iloc[5] > 0.5
 
 
+def test_genes_of_other_cells_are_marked(adata):
+    ssc.tl.feature_genes(adata, split="cells", holdout=0.5)
+    ssc.tl.annotate_features(adata)
+    evidence = adata.uns["sae"]["annotation"]
+    assert evidence.groupby("source")["held_out"].agg(["min", "max"]).to_numpy().tolist() == [
+        [True, True],
+        [True, True],
+        [False, False],
+    ]
+
+
 def test_same_rng_same_names_and_copy(adata):
     named = ssc.tl.annotate_features(adata, copy=True)
     assert "annotation" not in adata.uns["sae"]

@@ -70,6 +70,57 @@ def concepts(adata, seed: int) -> pd.DataFrame:
     return table[table["source"] == "label"]
 
 
+def locality(adata, seed: int) -> pd.DataFrame:
+    shuffle_cells(adata, seed)
+    ssc.tl.feature_locality(adata, "bulk_labels")
+    table = adata.uns["sae"]["locality"]
+    active = pd.Series(adata.obsm["X_sae"].getnnz(axis=0), index=adata.uns["sae"]["features"].index)
+    return table[active[table["feature"].astype(str)].to_numpy() * table["n_cells"].to_numpy() / adata.n_obs >= 5]
+
+
+def similarity(adata, seed: int) -> pd.DataFrame:
+    shuffle_cells(adata, seed)
+    ssc.tl.feature_similarity(adata, n_neighbors=63, n_genes=0)
+    table = adata.uns["sae"]["similarity"]
+    return table[table["feature"].astype(str) < table["neighbor"].astype(str)]
+
+
+def differential(adata, seed: int) -> pd.DataFrame:
+    """Samples differ in every feature, and conditions are drawn by lot."""
+    rng = np.random.default_rng(seed)
+    sample = np.arange(adata.n_obs) % 10
+    kept = rng.random((10, 64))[sample] > rng.random((adata.n_obs, 64))
+    adata.obsm["X_sae"] = sparse.csr_matrix(adata.obsm["X_sae"].toarray() * kept)
+    adata.obs["sample"] = pd.Categorical([f"sample {i}" for i in sample])
+    adata.obs["condition"] = pd.Categorical(np.array(["a", "b"])[rng.permutation(10) % 2][sample])
+    ssc.tl.differential_features(adata, "condition", sample_key="sample")
+    return adata.uns["sae"]["differential"]
+
+
+def thinned(adata, seed: int) -> pd.DataFrame:
+    """All cells are alike, and features come from one half of the counts that genes are tested in."""
+    import scanpy as sc
+    from anndata import AnnData
+
+    rng = np.random.default_rng(seed)
+    alike = AnnData(sparse.csr_matrix(rng.poisson(0.7, size=(400, 200)).astype(np.float32)))
+    ssc.pp.thin_counts(alike, rng=seed)
+    part = AnnData(alike.layers["thin_train"].copy())
+    sc.pp.normalize_total(part)
+    sc.pp.log1p(part)
+    sc.pp.pca(part, n_comps=10)
+    directions = rng.normal(size=(30, 10)).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    zeros = np.zeros(30, np.float32)
+    alike.obsm["X_pca"] = part.obsm["X_pca"]
+    sae = ssc.nn.SparseAutoencoder(
+        directions.T.copy(), zeros, directions, np.zeros(10, np.float32), zeros, k=4, architecture="topk"
+    )
+    ssc.tl.apply_sae(alike, sae, use_rep="X_pca")
+    ssc.tl.feature_genes(alike, split="counts", n_top=None, direction="both", progress_bar=False)
+    return alike.uns["sae"]["genes"]
+
+
 # The test, and how many data sets; p-values of `STEPS` move in steps, so that fewer may be at or below .05.
 NULLS: dict[str, tuple[Callable[..., pd.DataFrame], int]] = {
     "association": (association, 8),
@@ -83,9 +134,13 @@ NULLS: dict[str, tuple[Callable[..., pd.DataFrame], int]] = {
     "gene sets, ranksum": (lambda a, s: terms(a, s, "ranksum"), 4),
     "gene sets, ora": (lambda a, s: terms(a, s, "ora"), 4),
     "gene sets, gsea": (lambda a, s: terms(a, s, "gsea", list(range(40 * s, 40 * s + 20))), 1),
+    "genes, split by counts": (thinned, 3),
     "concepts": (concepts, 8),
+    "locality": (locality, 8),
+    "similarity": (similarity, 3),
+    "differential": (differential, 15),
 }
-STEPS = {"gene sets, ora", "concepts"}
+STEPS = {"gene sets, ora", "concepts", "similarity"}
 
 
 @pytest.mark.parametrize("name", NULLS)

@@ -104,7 +104,7 @@ def annotate_features(
         are called "unknown (sae_7)". `name_source`: what the name is made of (``"label+gene"``, ``"label"``,
         ``"term+gene"``, ``"term"``, ``"gene"``, ``"unknown"``). `confidence`, ordered: ``"high"`` (a label with
         held-out F1 of at least 0.5), ``"medium"`` (a label that held with a lower F1), ``"low"`` (gene sets or genes
-        only: nothing of these is held out), ``"none"`` (unknown). And, where there are labels, for the best label of
+        only), ``"none"`` (unknown). And, where there are labels, for the best label of
         every feature whether it held or not: `concept` (with the name of its column where there are several),
         `concept_f1`, `concept_precision` and `concept_recall` on the held-out cells, `concept_f1_null` (mean F1 with
         their labels shuffled), `concept_threshold` (cells with a larger activation are called), `concept_pval`,
@@ -112,7 +112,8 @@ def annotate_features(
     ``uns[key]["annotation"]``
         What speaks for names, tidy: `feature`, `source` (``"label"``, ``"term"`` or ``"gene"``), `key` (column of
         ``obs`` for labels), `evidence` (category, gene set or gene), `score` (held-out F1 for labels, the score of
-        their tables for the others), `null`, `pval`, `padj`, `held_out`, `in_name`. The best category of every column
+        their tables for the others), `null`, `pval`, `padj`, `held_out` (labels, and genes that were tested with
+        `split`), `in_name`. The best category of every column
         of labels, up to 3 gene sets and 5 genes, the latter two only when they may name the feature.
     ``uns[key]["params"]["annotate_features"]``
         What was asked, and what was there.
@@ -174,16 +175,19 @@ def annotate_features(
     labels, concepts = _label_evidence(columns, scores, features, alpha=alpha, min_excess=min_excess)
     clear = None
     if _keys.GENES in found:
-        method = slot[_keys.PARAMS].get("feature_genes", {}).get("method")
+        how = slot[_keys.PARAMS].get("feature_genes", {})
         clear = clear_genes(
-            pd.DataFrame(slot[_keys.GENES]), alpha=alpha, min_effect=min_effect, correlation=method == "correlation"
+            pd.DataFrame(slot[_keys.GENES]),
+            alpha=alpha,
+            min_effect=min_effect,
+            correlation=how.get("method") == "correlation",
         )
     others = []
     if _keys.ENRICHMENT in found:
         terms = pd.DataFrame(slot[_keys.ENRICHMENT])
         others.append(term_evidence(terms, clear, alpha=alpha, n=_N_TERMS, features=features))
     if clear is not None:
-        others.append(gene_evidence(clear, n=_N_GENES, features=features))
+        others.append(gene_evidence(clear, n=_N_GENES, features=features, held_out=bool(how.get("split"))))
     names = make_names(labels, others, features)
     table = table.drop(columns=[name for name in COLUMNS if name in table])
     added = names.table.join(concepts).set_axis(table.index)

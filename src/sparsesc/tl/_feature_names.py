@@ -25,15 +25,15 @@ def clear_genes(table: pd.DataFrame, *, alpha: float, min_effect: float, correla
     return table[(table["padj"] < alpha) & (table["score"] > 0) & (effect >= min_effect)]
 
 
-def gene_evidence(clear: pd.DataFrame, *, n: int, features: pd.Index) -> pd.DataFrame:
-    """Clear genes, those first that few other features have."""
+def gene_evidence(clear: pd.DataFrame, *, n: int, features: pd.Index, held_out: bool = False) -> pd.DataFrame:
+    """Clear genes, those first that few other features have; `held_out` when they were tested on other data."""
     kept = clear.sort_values("score", ascending=False, kind="stable")
     kept = kept.groupby("feature", sort=False, observed=True).head(_POOL)
     n_features = max(kept["feature"].nunique(), 1)
     share = kept.groupby("gene", observed=True)["gene"].transform("size") / n_features
     kept = kept.assign(weight=kept["score"] * (1 - share)).sort_values("weight", ascending=False, kind="stable")
     kept = kept.groupby("feature", sort=False, observed=True).head(n)
-    return _evidence(kept, "gene", kept["gene"], features)
+    return _evidence(kept, "gene", kept["gene"], features).assign(held_out=held_out)
 
 
 def term_evidence(
