@@ -109,7 +109,7 @@ def _distances(ax: Axes, summary: pd.DataFrame, pairs: pd.DataFrame) -> None:
     marks = ax.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, handletextpad=0.2, borderpad=0.1, markerscale=2
     )
-    for mark in marks.legend_handles:
+    for mark in filter(None, marks.legend_handles):
         mark.set_alpha(1)
 
 
