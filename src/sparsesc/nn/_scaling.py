@@ -36,16 +36,17 @@ class Scaler:
         active.
         """
         E, D = E.astype(np.float64), D.astype(np.float64)
-        forward = np.eye(len(self.mean)) / self.scale if self.forward is None else self.forward
-        backward = np.eye(len(self.mean)) * self.scale if self.backward is None else self.backward
-        rows = D @ backward
+        if self.forward is None or self.backward is None:  # a number instead of a matrix
+            rows, encoder, centre = D * self.scale, E.T / self.scale, b_dec.astype(np.float64) * self.scale
+        else:
+            rows, encoder, centre = D @ self.backward, self.forward @ E.T, b_dec.astype(np.float64) @ self.backward
         length = np.linalg.norm(rows, axis=1)
         length[length == 0] = 1
         return {
-            "W_enc": ((forward @ E.T) * length).astype(np.float32),
+            "W_enc": (encoder * length).astype(np.float32),
             "b_enc": (b_enc * length).astype(np.float32),
             "W_dec": (rows / length[:, None]).astype(np.float32),
-            "b_dec": (self.mean + b_dec.astype(np.float64) @ backward).astype(np.float32),
+            "b_dec": (self.mean + centre).astype(np.float32),
             "threshold": (np.maximum(threshold, 0) * length).astype(np.float32),
         }
 

@@ -42,6 +42,8 @@ def fit_sae(
     prefixes: Sequence[int] | None = None,
     penalty: float | None = None,
     noise: float = 0.6,
+    align: float = 15.0,
+    fill_dead: bool = False,
     whiten: bool = False,
     batch_key: str | None = None,
     validation: float = 0.1,
@@ -84,6 +86,13 @@ def fit_sae(
     noise
         Standard deviation of the noise that the encoder gets in training, in units of the embedding's overall standard
         deviation. 0 fits the given cells more closely, and unseen cells and labels less well.
+    align
+        Pull of a feature's encoder toward its decoder row, times F / n. It keeps features alive, and from memorising
+        cells; 0 lets them specialise and die.
+    fill_dead
+        Give features that fire in no cell to the cells that are reconstructed worst (``"batchtopk"`` and
+        ``"matryoshka"``). For reconstruction, with ``noise=0, align=0`` and a high `lr`; such features describe few
+        cells and change from seed to seed.
     whiten
         Give all directions of the embedding equal variance first.
     batch_key
@@ -189,6 +198,8 @@ def fit_sae(
         prefixes=_checked_prefixes(prefixes, n_features, architecture),
         penalty=_checked_number("penalty", penalty),
         noise=_checked_number("noise", noise) or 0.0,
+        align=_checked_number("align", align) or 0.0,
+        fill_dead=bool(fill_dead),
         whiten=whiten,
         max_steps=None if max_steps is None else check_positive_int(max_steps, name="max_steps"),
         batch_size=None if batch_size is None else check_positive_int(batch_size, name="batch_size"),
@@ -316,6 +327,8 @@ def _params(result: TrainResult, **more: Any) -> dict[str, Any]:
         "prefixes": np.array(config.prefixes) if config.architecture == "matryoshka" else None,
         "penalty": config.penalty,
         "noise": config.noise,
+        "align": config.align,
+        "fill_dead": config.fill_dead,
         "whiten": config.whiten,
         "max_steps": config.max_steps,
         "batch_size": config.batch_size,
