@@ -191,8 +191,8 @@ def _config(slot: Mapping[str, Any], key: str) -> tuple[TrainConfig, str]:
     from sparsesc.nn import TrainConfig
 
     params = slot[_keys.PARAMS]
-    settings = ("architecture", "n_features", "k", "max_steps", "batch_size", "lr", "noise", "align", "fill_dead", "whiten")
-    settings += ("precision",)
+    settings = ("architecture", "n_features", "k", "max_steps", "batch_size", "lr", "noise", "align")
+    settings += ("fill_dead", "whiten", "precision")
     missing = [name for name in (*settings, "use_rep") if name not in params]
     if missing or bool(params.get("applied", False)):
         msg = (
