@@ -201,10 +201,11 @@ def main() -> None:
     lines += ["Command: `uv run --group bench python -m benchmarks.train`.", "", *__doc__.splitlines()[4:6], ""]
     lines += [
         f"{CELLS:,} simulated cells, a tenth held out; same cells, k, F, batches and epochs for all; medians of "
-        f"{options.repeats} runs (peers slower than {SLOW} times the fastest one ran once). Dead: features that fire in no held-out cell. *Step / product*: the time of a whole "
-        "training over its steps, against the encoder product of a batch alone. *Sooner*: seconds of the peer with the "
-        "lowest FVU over the seconds until ours reached that FVU. *reconstruction*: settings without the noise and the "
-        "pull that serve labels (`RECONSTRUCTION` in the source).",
+        f"{options.repeats} runs (peers slower than {SLOW} times the fastest one ran once). *Dead*: features that fire "
+        "in no held-out cell. *Step / product*: the time of a whole training over its steps, against the encoder "
+        "product of a batch alone. *Sooner*: seconds of the peer with the lowest FVU over the seconds until ours "
+        "reached that FVU. *reconstruction*: settings without the noise and the pull that serve labels "
+        "(`RECONSTRUCTION` in the source).",
         "",
     ]
     for key in options.sizes[: 1 if options.quick else None]:
