@@ -39,8 +39,11 @@ def cells(n: int) -> np.ndarray:
     return X
 
 
-def measure(n: int, repeats: int) -> dict[str, float]:
-    """Encode ``n`` cells: extra memory over what was there before, seconds, and those of the product alone."""
+def measure(n: int, repeats: int, architecture: str = "batchtopk") -> dict[str, float]:
+    """Encode ``n`` cells by a threshold, or with ``"topk"``: extra memory over what was there before, and seconds.
+
+    Also the seconds of the encoder product alone, in blocks of 512 cells into one buffer.
+    """
     import torch
 
     from sparsesc.nn import SparseAutoencoder
@@ -51,7 +54,15 @@ def measure(n: int, repeats: int) -> dict[str, float]:
     D /= np.linalg.norm(D, axis=1, keepdims=True)
     weights = {"E": D, "b_enc": np.zeros(FEATURES, np.float32), "D": D, "b_dec": X[:10_000].mean(0)}
     limit = exact_threshold(weights, X[:4096], ACTIVE)
-    sae = SparseAutoencoder(D.T, weights["b_enc"], D, weights["b_dec"], np.full(FEATURES, limit))
+    sae = SparseAutoencoder(
+        D.T,
+        weights["b_enc"],
+        D,
+        weights["b_dec"],
+        np.full(FEATURES, 0 if architecture == "topk" else limit),
+        k=ACTIVE,
+        architecture=architecture,
+    )
     sae.encode(X[:8192])  # compile
     weight, out, rows = torch.from_numpy(sae.W_enc), torch.empty((512, FEATURES)), torch.from_numpy(X)
     before, encoding, product = peak_mib(), [], []
