@@ -37,6 +37,7 @@ DEVIATIONS: dict[tuple[str, str], str] = {
     ("pp.ranked_genes", "key"): "names a rank encoding, not an autoencoder",
     ("pp.cell_sentences", "key_added"): "returns the sentences, and writes them only when asked",
     ("pl.representations", "adata"): "takes the table of compare_representations",
+    ("pl.sweep", "adata"): "takes the table of tl.sweep",
     ("pp.thin_counts", "key_added"): "names two layers of counts, not an autoencoder",
     ("tl.rank_fidelity", "key_added"): "names a study of types, not an autoencoder",
     ("get.rank_fidelity", "key"): "names a study of types, not an autoencoder",

@@ -43,6 +43,16 @@ def test_every_training_needs_a_generator(cells):
         train_many(cells, CONFIGS, rngs=generators(1))
 
 
+def test_each_holds_out_its_own_cells(cells):
+    aside = [np.arange(900) < 100, np.arange(900) >= 700]
+    many = train_many(cells, CONFIGS[:2], rngs=generators(2), held_out=aside)
+    for config, result, rng, mask in zip(CONFIGS[:2], many, generators(2), aside, strict=True):
+        alone = train(cells[~mask], config, X_validation=cells[mask], rng=rng)
+        np.testing.assert_array_equal(result.sae.W_dec, alone.sae.W_dec)
+    with pytest.raises(ValueError, match="one mask a training"):
+        train_many(cells, CONFIGS[:2], rngs=generators(2), held_out=aside[:1])
+
+
 def test_an_error_in_one_is_raised(cells):
     def fail(i, row, progress):
         if i == 1:

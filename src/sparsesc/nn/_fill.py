@@ -42,6 +42,8 @@ def fill_dead(weights: dict[str, np.ndarray], X: np.ndarray, k: int, rng: np.ran
     -------
     New weights; the same ones if every feature fires, or there are too few cells.
     """
+    import torch
+
     sample = X if len(X) <= _SAMPLE else X[rng.permutation(len(X))[:_SAMPLE]]
     members = max(_FEWEST, round(_SHARE * len(sample)))
     if members > _LARGEST_SHARE * len(sample):
@@ -74,20 +76,23 @@ def fill_dead(weights: dict[str, np.ndarray], X: np.ndarray, k: int, rng: np.ran
             break
         chosen = rng.choice(len(sample), size=len(features), replace=False, p=error / error.sum())
         toward = centred[chosen] / length[chosen, None]
-        likeness = toward @ centred.T
-        bar = np.partition(likeness, len(sample) - members - 1, axis=1)[:, len(sample) - members - 1]
-        active = np.maximum(likeness - bar[:, None], 0)
-        pull = active @ residual
+        # The cells most alike, and the bar that all others stay below.
+        largest = torch.topk(torch.from_numpy(toward @ centred.T), members + 1, dim=1)
+        likeness, cells = largest.values.numpy(), largest.indices[:, :-1].numpy()
+        bar = likeness[:, -1]
+        active = np.maximum(likeness[:, :-1] - bar[:, None], 0)
+        pull = np.einsum("fm,fmd->fd", active, residual[cells])
         size = np.linalg.norm(pull, axis=1)
         # Where features of the same turn meet in a cell, each does its share: then together they cannot overshoot.
-        meet = ((active > 0).sum(0) * (active > 0)).max(1)
-        scale = size / np.maximum(np.square(active, dtype=np.float64).sum(1), 1e-30) / np.maximum(meet, 1)
+        meet = np.bincount(cells.ravel(), minlength=len(sample))[cells].max(1)
+        scale = size / np.maximum(np.square(active, dtype=np.float64).sum(1), 1e-30) / meet
         use = (size > 0) & (bar > 0)
         D = pull[use] / size[use, None]
         weights["E"][features[use]] = scale[use, None] * toward[use]
         weights["b_enc"][features[use]] = -(scale * bar)[use]
         weights["D"][features[use]] = D
-        residual -= ((scale[use, None] * active[use]).T @ D).astype(np.float32)
+        step = (scale[use, None] * active[use]).astype(np.float32)
+        np.subtract.at(residual, cells[use].ravel(), (step[:, :, None] * D[:, None, :]).reshape(-1, D.shape[1]))
     return weights
 
 

@@ -22,9 +22,10 @@ def train_many(
     *,
     rngs: Sequence[np.random.Generator],
     X_validation: np.ndarray | None = None,
-    device: str = "cpu",
+    held_out: Sequence[np.ndarray] | None = None,
+    device: str | Sequence[str] = "cpu",
     on_epoch: Callable[[int, dict[str, float], float], None] | None = None,
-) -> list[TrainResult]:
+) -> list[TrainResult | None]:
     """Fit one sparse autoencoder for each of ``configs``, each with its own generator and the same bits as alone.
 
     A single training keeps all threads busy only part of its time: they wait for each other several times a step. Here
@@ -42,41 +43,57 @@ def train_many(
         One generator for each.
     X_validation
         Cells that choose the best states.
+    held_out
+        Instead of `X_validation`: for each training which of the cells `X` it holds out, (n,) bool.
     device
-        ``"cpu"`` or a torch device.
+        ``"cpu"`` or a torch device, one for all or one for each.
     on_epoch
         Called with the number of the training, its latest row of the history and its progress; from its own thread.
 
     Returns
     -------
-    One result for each of ``configs``. After Ctrl-C these are the best states so far; trainings that had not begun are
-    left out.
+    One result for each of ``configs``. After Ctrl-C these are the best states so far, ``None`` where a training had not
+    begun.
 
     Raises
     ------
     ValueError
-        If there are not as many generators as settings, or all cells are the same point.
+        If there are not as many generators as settings, held-out cells do not fit, or all cells are the same point.
     """
     if len(configs) != len(rngs):
         msg = f"Every training needs its own generator: found {len(configs)} settings and {len(rngs)} generators."
         raise ValueError(msg)
-    cells: dict[bool, Cells] = {c: standardise(X, X_validation, whiten=c) for c in {c.whiten for c in configs}}
+    if held_out is not None and (X_validation is not None or len(held_out) != len(configs)):
+        msg = f"held_out is one mask a training, instead of X_validation: found {len(held_out)} for {len(configs)}."
+        raise ValueError(msg)
+    devices = [device] * len(configs) if isinstance(device, str) else list(device)
+    shared: dict[bool, Cells] = {}
+    if held_out is None:
+        shared = {c: standardise(X, X_validation, whiten=c) for c in {c.whiten for c in configs}}
     stop = threading.Event()
+
+    def cells(i: int) -> Cells:
+        if held_out is None:
+            return shared[configs[i].whiten]
+        aside = held_out[i]
+        return standardise(X[~aside], X[aside] if aside.any() else None, whiten=configs[i].whiten)
 
     def one(i: int) -> TrainResult | None:
         if stop.is_set():
             return None
         report = None if on_epoch is None else lambda row, progress: on_epoch(i, row, progress)
-        return fit(
-            cells[configs[i].whiten], configs[i], rng=rngs[i], device=device, on_epoch=report, stopped=stop.is_set
-        )
+        return fit(cells(i), configs[i], rng=rngs[i], device=devices[i], on_epoch=report, stopped=stop.is_set)
 
     def one_alone(i: int) -> TrainResult | None:
         with one_thread():
             return one(i)
 
-    narrow = device == "cpu" and X.shape[1] <= OWN_PRODUCT
-    together = [i for i, c in enumerate(configs) if narrow and ARCHITECTURES[c.architecture].by_batch is not None]
+    narrow = X.shape[1] <= OWN_PRODUCT
+    together = [
+        i
+        for i, config in enumerate(configs)
+        if narrow and devices[i] == "cpu" and ARCHITECTURES[config.architecture].by_batch is not None
+    ]
     if len(together) < 2:
         together = []
     jobs: dict[int, Future[TrainResult | None]] = {}
@@ -99,5 +116,4 @@ def train_many(
     except KeyboardInterrupt:
         stop.set()
     results |= {i: job.result() for i, job in jobs.items()}
-    ordered = (results.get(i) for i in range(len(configs)))
-    return [result for result in ordered if result is not None]
+    return [results.get(i) for i in range(len(configs))]

@@ -15,6 +15,7 @@ from ._representations import representations
 from ._similarity import similarity
 from ._stability import stability
 from ._steering import steering
+from ._sweep import sweep
 from ._training import training
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "similarity",
     "stability",
     "steering",
+    "sweep",
     "training",
 ]

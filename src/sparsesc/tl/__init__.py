@@ -16,6 +16,7 @@ from ._fit_sae import fit_sae
 from ._rank_fidelity import rank_fidelity
 from ._stability import stability
 from ._steer import steer
+from ._sweep import sweep
 
 __all__ = [
     "annotate_features",
@@ -32,4 +33,5 @@ __all__ = [
     "rank_fidelity",
     "stability",
     "steer",
+    "sweep",
 ]

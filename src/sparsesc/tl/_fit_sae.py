@@ -26,8 +26,9 @@ from sparsesc._validation import (
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+    from scipy.sparse import csr_matrix
 
-    from sparsesc.nn import TrainConfig, TrainResult
+    from sparsesc.nn import SparseAutoencoder, TrainConfig, TrainResult
 
 _FEWEST_CELLS = 20
 
@@ -170,46 +171,32 @@ def fit_sae(
     >>> adata = sc.datasets.pbmc68k_reduced()
     >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
     """
-    from sparsesc.nn import ARCHITECTURES, TrainConfig, train
-    from sparsesc.nn._config import default_k, default_n_features
-    from sparsesc.nn._metrics import fit_metrics
+    from sparsesc.nn import train
 
     check_adata(adata)
-    check_choice(architecture, ARCHITECTURES, name="architecture")
-    check_choice(precision, ["float32", "bfloat16"], name="precision")
     slots = check_key_free(adata, key_added)
     X = get_rep(adata, use_rep)
-    n, d = X.shape
-    if n < _FEWEST_CELLS or d == 0:
-        msg = f"Too small to learn from: {n} cells x {d} dimensions. At least {_FEWEST_CELLS} cells are needed."
-        raise ValueError(msg)
-    n_features = default_n_features(n, d) if n_features is None else check_positive_int(n_features, name="n_features")
-    if n_features > n:
-        msg = f"n_features={n_features} is more than the number of cells ({n}): use fewer features, or more cells."
-        raise ValueError(msg)
-    k = default_k(d, n_features) if k is None else check_positive_int(k, name="k")
-    if k > n_features:
-        msg = f"k={k} active features per cell cannot come out of n_features={n_features}. Lower k or raise n_features."
-        raise ValueError(msg)
-    config = TrainConfig(
+    n = len(X)
+    config = checked_config(
+        X.shape,
         architecture=architecture,
         n_features=n_features,
         k=k,
-        prefixes=_checked_prefixes(prefixes, n_features, architecture),
-        penalty=_checked_number("penalty", penalty),
-        noise=_checked_number("noise", noise) or 0.0,
-        align=_checked_number("align", align) or 0.0,
-        fill_dead=bool(fill_dead),
+        prefixes=prefixes,
+        penalty=penalty,
+        noise=noise,
+        align=align,
+        fill_dead=fill_dead,
         whiten=whiten,
-        max_steps=None if max_steps is None else check_positive_int(max_steps, name="max_steps"),
-        batch_size=None if batch_size is None else check_positive_int(batch_size, name="batch_size"),
-        lr=_checked_number("lr", lr),
-        patience=None if patience is None else check_positive_int(patience, name="patience"),
+        max_steps=max_steps,
+        batch_size=batch_size,
+        lr=lr,
+        patience=patience,
         precision=precision,
     )
     generator = as_generator(rng)
     held_out = held_out_cells(adata, n, validation, batch_key, generator)
-    if n - held_out.sum() < k:
+    if n - held_out.sum() < config.k:
         msg = f"Only {n - held_out.sum()} cells are left for training. Lower validation."
         raise ValueError(msg)
     adata = writable(adata, copy=copy)
@@ -225,8 +212,7 @@ def fit_sae(
         result = train(X_train, config, X_validation=X_validation, rng=generator, device=used, on_epoch=on_epoch)
 
     codes = result.sae.encode(X)
-    metrics = fit_metrics(result.sae, X_train if X_validation is None else X_validation)
-    metrics["dead_fraction"] = float((np.bincount(codes.indices, minlength=n_features) == 0).mean())
+    metrics = held_out_metrics(result.sae, codes, X_train if X_validation is None else X_validation)
     params = _params(result, use_rep=use_rep, n_obs=n, n_validation=int(held_out.sum()), validation=float(validation))
     params |= {"batch_key": batch_key, "rng": describe(rng), "device": used}
     entry = uns_entry(key_added, codes, result.sae, params, metrics)
@@ -235,6 +221,75 @@ def fit_sae(
     write_sae(adata, slots, codes, entry)
     _report(result, metrics, key_added, use_rep)
     return adata if copy else None
+
+
+def checked_config(
+    shape: tuple[int, ...],
+    *,
+    architecture: str,
+    n_features: int | None,
+    k: int | None,
+    prefixes: Sequence[int] | None,
+    penalty: float | None,
+    noise: float,
+    align: float,
+    fill_dead: bool,
+    whiten: bool,
+    max_steps: int | None,
+    batch_size: int | None,
+    lr: float | None,
+    patience: int | None,
+    precision: str,
+) -> TrainConfig:
+    """Settings for an embedding of this shape, checked, with the width and sparsity filled in.
+
+    Raises
+    ------
+    ValueError
+        If the embedding is too small, or options do not fit together or to it.
+    """
+    from sparsesc.nn import ARCHITECTURES, TrainConfig
+    from sparsesc.nn._config import default_k, default_n_features
+
+    check_choice(architecture, ARCHITECTURES, name="architecture")
+    check_choice(precision, ["float32", "bfloat16"], name="precision")
+    n, d = shape
+    if n < _FEWEST_CELLS or d == 0:
+        msg = f"Too small to learn from: {n} cells x {d} dimensions. At least {_FEWEST_CELLS} cells are needed."
+        raise ValueError(msg)
+    n_features = default_n_features(n, d) if n_features is None else check_positive_int(n_features, name="n_features")
+    if n_features > n:
+        msg = f"n_features={n_features} is more than the number of cells ({n}): use fewer features, or more cells."
+        raise ValueError(msg)
+    k = default_k(d, n_features) if k is None else check_positive_int(k, name="k")
+    if k > n_features:
+        msg = f"k={k} active features per cell cannot come out of n_features={n_features}. Lower k or raise n_features."
+        raise ValueError(msg)
+    return TrainConfig(
+        architecture=architecture,
+        n_features=n_features,
+        k=k,
+        prefixes=_checked_prefixes(prefixes, n_features, architecture),
+        penalty=_checked_number("penalty", penalty),
+        noise=_checked_number("noise", noise) or 0.0,
+        align=_checked_number("align", align) or 0.0,
+        fill_dead=bool(fill_dead),
+        whiten=whiten,
+        max_steps=None if max_steps is None else check_positive_int(max_steps, name="max_steps"),
+        batch_size=None if batch_size is None else check_positive_int(batch_size, name="batch_size"),
+        lr=_checked_number("lr", lr),
+        patience=None if patience is None else check_positive_int(patience, name="patience"),
+        precision=precision,
+    )
+
+
+def held_out_metrics(sae: SparseAutoencoder, codes: csr_matrix, held_out: np.ndarray) -> dict[str, float]:
+    """Metrics on held-out cells; dead are features without activity in any of the cells that ``codes`` are of."""
+    from sparsesc.nn._metrics import fit_metrics
+
+    metrics = fit_metrics(sae, held_out)
+    metrics["dead_fraction"] = float((np.bincount(codes.indices, minlength=sae.n_features) == 0).mean())
+    return metrics
 
 
 def held_out_cells(

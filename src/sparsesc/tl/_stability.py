@@ -171,8 +171,9 @@ def _refit(
     KeyboardInterrupt
         If a fit was stopped: half a training says nothing about stability.
     """
-    from sparsesc.nn import train, train_many
+    from sparsesc.nn import TrainResult, train, train_many
 
+    results: list[TrainResult | None]
     if all(part is cells[0] for part in cells):
         configs = [config] * len(rngs)
         results = train_many(cells[0], configs, rngs=rngs, X_validation=X_validation, device=device)
@@ -181,9 +182,10 @@ def _refit(
             train(part, config, X_validation=X_validation, rng=rng, device=device)
             for part, rng in zip(cells, rngs, strict=True)
         ]
-    if len(results) < len(rngs) or any(result.interrupted for result in results):
+    finished = [result for result in results if result is not None and not result.interrupted]
+    if len(finished) < len(rngs):
         raise KeyboardInterrupt
-    return [result.sae for result in results]
+    return [result.sae for result in finished]
 
 
 def _config(slot: Mapping[str, Any], key: str) -> tuple[TrainConfig, str]:
@@ -191,8 +193,8 @@ def _config(slot: Mapping[str, Any], key: str) -> tuple[TrainConfig, str]:
     from sparsesc.nn import TrainConfig
 
     params = slot[_keys.PARAMS]
-    settings = ("architecture", "n_features", "k", "max_steps", "batch_size", "lr", "noise", "align")
-    settings += ("fill_dead", "whiten", "precision")
+    settings = ["architecture", "n_features", "k", "max_steps", "batch_size", "lr", "noise", "align"]
+    settings += ["fill_dead", "whiten", "precision"]
     missing = [name for name in (*settings, "use_rep") if name not in params]
     if missing or bool(params.get("applied", False)):
         msg = (

@@ -212,7 +212,7 @@ def control_moves(
     upward = (first > 0).mean() >= 0.5
     for draw in range(n_controls):
         # one direction for all cells, as a feature is
-        out[DIRECTIONS, draw] = same_length(rng.normal(size=X.shape[1]), moves)
+        out[DIRECTIONS, draw] = same_length(rng.normal(size=(X.shape[1],)), moves)
         if len(others) >= count:
             taken = rng.choice(others, size=count, replace=False)
             direction = W[taken].sum(0) * (1 if upward else -1)
