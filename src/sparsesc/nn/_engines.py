@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ._config import TrainConfig
 
 
+_HALF_ROWS = 512
+
+
 class Engine(Protocol):
     """What the training loop needs."""
 
@@ -81,6 +84,7 @@ class SparseEngine:
             noise=self._noise.values if self._noise else None,
         )
         self._half = config.precision == "bfloat16"
+        self._halves: list[torch.Tensor] | None = None
         self._seen, self._error, self._active = 0, 0.0, 0.0
 
     def run(self, batches: np.ndarray, lr: np.ndarray, progress: np.ndarray) -> None:
@@ -99,11 +103,21 @@ class SparseEngine:
         import torch
 
         b = self.state.buffers
-        seen, encoder, pre = torch.from_numpy(b.seen_rows), torch.from_numpy(b.E).T, torch.from_numpy(b.pre)
-        if self._half:
-            pre.copy_(seen.bfloat16() @ encoder.bfloat16())
-        else:
-            torch.mm(seen, encoder, out=pre)
+        seen, encoder, pre = torch.from_numpy(b.seen_rows), torch.from_numpy(b.E), torch.from_numpy(b.pre)
+        if not self._half:
+            torch.mm(seen, encoder.T, out=pre)
+            return
+        if self._halves is None:
+            shapes = seen.shape, encoder.shape, (min(len(seen), _HALF_ROWS), len(encoder))
+            self._halves = [torch.empty(shape, dtype=torch.bfloat16) for shape in shapes]
+        seen16, encoder16, product = self._halves
+        seen16.copy_(seen)
+        encoder16.copy_(encoder)
+        # A few rows at a time: their product is widened while it is in the cache.
+        for first in range(0, len(seen), _HALF_ROWS):
+            rows = seen16[first : first + _HALF_ROWS]
+            torch.mm(rows, encoder16.T, out=product[: len(rows)])
+            pre[first : first + _HALF_ROWS].copy_(product[: len(rows)])
 
     def _note(self, batches: np.ndarray, report: np.ndarray) -> None:
         self._seen += batches.size
