@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy import sparse
 
@@ -24,7 +26,7 @@ def encode_blocks(
     import torch
 
     from .kernels import _encode as kernels
-    from .kernels._chunks import BLOCK, LANES, OWN_PRODUCT, aligned
+    from .kernels._chunks import BLOCK, LANES, OWN_PRODUCT, aligned, in_tiles, stretch
     from .kernels._select import NEVER, SMALLEST, padded
     from .kernels._threads import n_parts
 
@@ -40,15 +42,17 @@ def encode_blocks(
     depth = -(-d // LANES) * LANES
     packed = aligned((width // 64 if own else 0, depth, 64), np.dtype(np.float32))
     if own:
-        tiles = np.zeros((depth, width), np.float32)
-        tiles[:d, :n_features] = W_enc
-        packed[:] = tiles.reshape(depth, -1, 64).transpose(1, 0, 2)
-    # Torch's own memory is aligned, numpy's need not be, and the last bits of a product can depend on it: copies here
-    # make the same cells give the same codes in every process.
-    weight, centre = torch.zeros((d, width)), torch.from_numpy(b_dec).clone()
-    weight[:, :n_features] = torch.from_numpy(W_enc)
-    cells, pre = torch.empty((1 if own else rows, d)), torch.empty((1 if own else rows, width))
-    room = rows // BLOCK * (BLOCK * width + LANES)
+        encoder = np.zeros((width, depth), np.float32)
+        encoder[:n_features, :d] = W_enc.T
+        packed[:] = in_tiles(encoder)
+        cells = weight = centre = pre = torch.empty((1, 1))
+    else:
+        # Torch's own memory is aligned, numpy's need not be, and the last bits of a product can depend on it: copies
+        # here make the same cells give the same codes in every process.
+        weight, centre = torch.zeros((d, width)), torch.from_numpy(b_dec).clone()
+        weight[:, :n_features] = torch.from_numpy(W_enc)
+        cells, pre = torch.empty((rows, d)), torch.empty((rows, width))
+    room = rows // BLOCK * stretch(width)
     index, value = np.empty(room, np.int32), np.empty(room, np.float32)
 
     counts = np.zeros(n, np.int64)
@@ -67,6 +71,12 @@ def encode_blocks(
         kernels.collect_rows(index, value, start, width, indices, data)
         results.append((indices, data))
     return _join(results, counts, (n, n_features))
+
+
+def encode_weights(weights: Mapping[str, np.ndarray], X: np.ndarray, threshold: np.ndarray) -> sparse.csr_matrix:
+    """:func:`encode_blocks` with the parameters of a training, whose encoder ``E`` is (F, d)."""
+    encoder = np.ascontiguousarray(weights["E"].T)
+    return encode_blocks(X, encoder, weights["b_enc"], weights["b_dec"], threshold)
 
 
 def _join(parts: list[tuple[np.ndarray, np.ndarray]], counts: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:

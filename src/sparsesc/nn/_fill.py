@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
-from ._encode import encode_blocks
+from ._encode import encode_weights
 from ._threshold import exact_threshold
 
 _SHARE = 0.002  # of the cells, in which such a feature is active
@@ -53,7 +52,7 @@ def fill_dead(weights: dict[str, np.ndarray], X: np.ndarray, k: int, rng: np.ran
     silent = np.zeros(len(weights["D"]), bool)
     for _ in range(_ROUNDS):
         before = silent.sum()
-        codes = _encode(weights, sample)
+        codes = encode_weights(weights, sample, weights["threshold"])
         silent |= np.bincount(codes.indices, minlength=len(silent)) < _RARE * members
         left = k - silent.sum() * members / len(sample)
         if silent.sum() == before or left < k / 2:
@@ -66,8 +65,9 @@ def fill_dead(weights: dict[str, np.ndarray], X: np.ndarray, k: int, rng: np.ran
     weights["threshold"][silent] = 0
     weights["b_enc"][silent], weights["E"][silent] = -1, 0  # surely silent until it is their turn
 
-    residual = (sample - weights["b_dec"] - _encode(weights, sample) @ weights["D"]).astype(np.float32)
     centred = sample - weights["b_dec"]
+    codes = encode_weights(weights, sample, weights["threshold"])
+    residual = (centred - codes @ weights["D"]).astype(np.float32)
     length = np.linalg.norm(centred, axis=1)
     for first in range(0, len(silent), _AT_ONCE):
         features = silent[first : first + _AT_ONCE]
@@ -94,8 +94,3 @@ def fill_dead(weights: dict[str, np.ndarray], X: np.ndarray, k: int, rng: np.ran
         step = (scale[use, None] * active[use]).astype(np.float32)
         np.subtract.at(residual, cells[use].ravel(), (step[:, :, None] * D[:, None, :]).reshape(-1, D.shape[1]))
     return weights
-
-
-def _encode(weights: dict[str, np.ndarray], X: np.ndarray) -> sparse.csr_matrix:
-    encoder = np.ascontiguousarray(weights["E"].T)
-    return encode_blocks(X, encoder, weights["b_enc"], weights["b_dec"], weights["threshold"])

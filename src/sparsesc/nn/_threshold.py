@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ._encode import encode_blocks
+from ._encode import encode_weights
 
 _SAMPLE = 512
 
@@ -20,8 +20,7 @@ def exact_threshold(weights: Mapping[str, np.ndarray], X: np.ndarray, k: float) 
 
     def values(cells: np.ndarray, above: float) -> np.ndarray:
         limits = np.full(len(weights["D"]), above, np.float32)
-        encoder = np.ascontiguousarray(weights["E"].T)
-        return encode_blocks(cells, encoder, weights["b_enc"], weights["b_dec"], limits).data
+        return encode_weights(weights, cells, limits).data
 
     total = max(1, round(k * len(X)))
     sample = X[:: max(1, len(X) // _SAMPLE)]

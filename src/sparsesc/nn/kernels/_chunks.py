@@ -17,12 +17,23 @@ BLOCK = 32  # rows that are selected together: their pre-activations stay in the
 OWN_PRODUCT = 64  # dimensions up to which the encoder product is part of the compiled code
 
 
+@nb.njit(**JIT)
+def stretch(n: int) -> int:
+    """Entries set aside for a block of rows of ``n`` features: all of them, and room to fill the last register."""
+    return BLOCK * n + LANES
+
+
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Zeros that begin at a cache line: the last bits of a product can depend on where its factors lie."""
     size = int(np.prod(shape)) * dtype.itemsize
     memory = np.zeros(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def in_tiles(E: np.ndarray) -> np.ndarray:
+    """Encoder rows (F, C W) in tiles of 64 features, (F / 64, C W, 64), as the compiled product reads them."""
+    return E.reshape(len(E) // 64, 64, -1).transpose(0, 2, 1)
 
 
 @nb.njit(**JIT)

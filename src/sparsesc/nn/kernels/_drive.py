@@ -8,7 +8,7 @@ import numba as nb
 import numpy as np
 
 from . import _backward, _forward
-from ._chunks import BLOCK, SLOTS
+from ._chunks import BLOCK, SLOTS, stretch
 from ._select import SMALLEST, batch_limit
 from ._threads import on_threads
 
@@ -113,7 +113,7 @@ def _take_steps(
     B, n_features, width, n_chunks = batches.shape[1], len(middle), target.shape[2], len(target)
     n_blocks = -(-B // BLOCK)
     counts, aux_counts = np.empty((n_parts, n_features), np.int64), np.empty((n_parts, n_features), np.int64)
-    stretch = np.arange(n_blocks) * (BLOCK * pre.shape[1] + 16)
+    stretches = np.arange(n_blocks) * stretch(pre.shape[1])
     scale = kind(2.0 / (B * depth))
 
     for step in range(len(batches)):
@@ -158,7 +158,7 @@ def _take_steps(
         limit = bound
         if by_batch:
             if found > total:
-                limit = batch_limit(value, stretch, stop, bound, total)
+                limit = batch_limit(value, stretches, stop, bound, total)
             s.guess[0] = limit
 
         # Residuals of every cell, and how the loss changes with each entry.

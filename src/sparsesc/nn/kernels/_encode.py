@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from ._chunks import BLOCK
+from ._chunks import BLOCK, stretch
 from ._forward import multiply_rows
 from ._lanes import LANES, keep_from_each
 from ._select import top_k_of_row
@@ -36,7 +36,7 @@ def _encode_rows(
                         cells[i - first, c] = X[i, c] - b_dec[c]
                 multiply_rows(0, last - first, cells, packed, product, d)
             rows, shift = (product.reshape(-1), first) if own else (pre.reshape(-1), 0)
-            at = block * (BLOCK * n + LANES)
+            at = block * stretch(n)
             for i in range(first, last):
                 if k > 0:
                     end = top_k_of_row(rows, (i - shift) * n, bias, n, k, maxima, index, value, at)
@@ -53,7 +53,7 @@ def _collect_rows(
     m = len(start) - 1
     for block in nb.prange(-(-m // BLOCK)):
         first, last = start[block * BLOCK], start[min(m, (block + 1) * BLOCK)]
-        at = block * (BLOCK * n + LANES)
+        at = block * stretch(n)
         indices[first:last] = index[at : at + last - first]
         data[first:last] = value[at : at + last - first]
 

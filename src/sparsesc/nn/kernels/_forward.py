@@ -19,7 +19,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from ._chunks import BLOCK, accumulate, add, add_slopes, dot, set_scaled
+from ._chunks import accumulate, add, add_slopes, dot, set_scaled, stretch
 from ._lanes import LANES, keep_from, load, product_tile, store
 from ._select import NEVER, kth_largest, top_k_of_row
 from ._threads import JIT
@@ -76,7 +76,7 @@ def select_rows(
     Row i has ``begin[i]`` to ``end[i]``; the stretch is padded to whole registers up to ``stop[block]``.
     """
     n, flat = pre.shape[1], pre.reshape(-1)
-    at = block * (BLOCK * n + LANES)
+    at = block * stretch(n)
     start = at
     for i in range(first, last):
         begin[i] = at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import _drive, _select
-from ._chunks import BLOCK, OWN_PRODUCT, SLOTS, aligned
+from ._chunks import BLOCK, OWN_PRODUCT, SLOTS, aligned, in_tiles, stretch
 from ._drive import Buffers
 from ._lanes import LANES
 from ._threads import n_parts
@@ -60,7 +60,7 @@ class SparseStep:
         P, blocks = len(prefixes), B // BLOCK
         # A row more than needed: chunks that lie a power of two apart would push each other out of the cache.
         shape_D, shape_E = (C, n + (C > 1), width), (n, C * width)
-        room = blocks * (BLOCK * n + LANES) + LANES
+        room = blocks * stretch(n) + LANES
         entries = batch_size * (4 * k + k_aux)
         self.own_product = d <= OWN_PRODUCT
         prefixes = np.asarray(prefixes, np.int64)
@@ -100,7 +100,7 @@ class SparseStep:
         b.E[:F, :d], b.b_enc[:F], b.b_dec[:d] = E, b_enc, b_dec
         _in_chunks(D, b.D)
         if self.own_product:
-            b.packed[:] = b.E.reshape(n // 64, 64, -1).transpose(0, 2, 1)
+            b.packed[:] = in_tiles(b.E)
 
     def run(self, batches: np.ndarray, noise_at: np.ndarray, lr: np.ndarray, what: int = _drive.ALL) -> np.ndarray:
         """One step for each row of ``batches`` (steps, B), with the learning rates ``lr``; returns the reports.
