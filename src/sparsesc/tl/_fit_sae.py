@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,14 +14,14 @@ from sparsesc._random import RNGLike, SeedLike, as_generator, describe
 from sparsesc._slots import uns_entry, write_sae
 from sparsesc._validation import (
     check_adata,
-    check_choice,
     check_key_free,
-    check_positive_int,
     get_obs_column,
     get_rep,
     listing,
     writable,
 )
+
+from ._settings import checked_config, stored_settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from sparsesc.nn import SparseAutoencoder, TrainConfig, TrainResult
-
-_FEWEST_CELLS = 20
 
 
 def fit_sae(
@@ -213,7 +211,9 @@ def fit_sae(
 
     codes = result.sae.encode(X)
     metrics = held_out_metrics(result.sae, codes, X_train if X_validation is None else X_validation)
-    params = _params(result, use_rep=use_rep, n_obs=n, n_validation=int(held_out.sum()), validation=float(validation))
+    params = {"use_rep": use_rep, "n_obs": n, "n_validation": int(held_out.sum()), "validation": float(validation)}
+    params |= stored_settings(result.config)
+    params |= {"n_steps": result.n_steps, "best_epoch": result.best_epoch, "interrupted": result.interrupted}
     params |= {"batch_key": batch_key, "rng": describe(rng), "device": used}
     entry = uns_entry(key_added, codes, result.sae, params, metrics)
     entry[_keys.HISTORY] = pd.DataFrame(result.history)
@@ -221,66 +221,6 @@ def fit_sae(
     write_sae(adata, slots, codes, entry)
     _report(result, metrics, key_added, use_rep)
     return adata if copy else None
-
-
-def checked_config(
-    shape: tuple[int, ...],
-    *,
-    architecture: str,
-    n_features: int | None,
-    k: int | None,
-    prefixes: Sequence[int] | None,
-    penalty: float | None,
-    noise: float,
-    align: float,
-    fill_dead: bool,
-    whiten: bool,
-    max_steps: int | None,
-    batch_size: int | None,
-    lr: float | None,
-    patience: int | None,
-    precision: str,
-) -> TrainConfig:
-    """Settings for an embedding of this shape, checked, with the width and sparsity filled in.
-
-    Raises
-    ------
-    ValueError
-        If the embedding is too small, or options do not fit together or to it.
-    """
-    from sparsesc.nn import ARCHITECTURES, TrainConfig
-    from sparsesc.nn._config import default_k, default_n_features
-
-    check_choice(architecture, ARCHITECTURES, name="architecture")
-    check_choice(precision, ["float32", "bfloat16"], name="precision")
-    n, d = shape
-    if n < _FEWEST_CELLS or d == 0:
-        msg = f"Too small to learn from: {n} cells x {d} dimensions. At least {_FEWEST_CELLS} cells are needed."
-        raise ValueError(msg)
-    n_features = default_n_features(n, d) if n_features is None else check_positive_int(n_features, name="n_features")
-    if n_features > n:
-        msg = f"n_features={n_features} is more than the number of cells ({n}): use fewer features, or more cells."
-        raise ValueError(msg)
-    k = default_k(d, n_features) if k is None else check_positive_int(k, name="k")
-    if k > n_features:
-        msg = f"k={k} active features per cell cannot come out of n_features={n_features}. Lower k or raise n_features."
-        raise ValueError(msg)
-    return TrainConfig(
-        architecture=architecture,
-        n_features=n_features,
-        k=k,
-        prefixes=_checked_prefixes(prefixes, n_features, architecture),
-        penalty=_checked_number("penalty", penalty),
-        noise=_checked_number("noise", noise) or 0.0,
-        align=_checked_number("align", align) or 0.0,
-        fill_dead=bool(fill_dead),
-        whiten=whiten,
-        max_steps=None if max_steps is None else check_positive_int(max_steps, name="max_steps"),
-        batch_size=None if batch_size is None else check_positive_int(batch_size, name="batch_size"),
-        lr=_checked_number("lr", lr),
-        patience=None if patience is None else check_positive_int(patience, name="patience"),
-        precision=precision,
-    )
 
 
 def held_out_metrics(sae: SparseAutoencoder, codes: csr_matrix, held_out: np.ndarray) -> dict[str, float]:
@@ -349,51 +289,6 @@ def resolve_device(device: str, n_cells: int, config: TrainConfig) -> str:
         msg = f"device={device!r} cannot be used here ({reason}). Use 'auto' or 'cpu'."
         raise ValueError(msg) from error
     return str(kind)
-
-
-def _checked_prefixes(prefixes: Sequence[int] | None, n_features: int, architecture: str) -> tuple[int, ...] | None:
-    if prefixes is None:
-        return None
-    if architecture != "matryoshka":
-        msg = f"prefixes belong to architecture 'matryoshka', not to {architecture!r}."
-        raise ValueError(msg)
-    widths = tuple(check_positive_int(p, name="each of prefixes") for p in prefixes)
-    if list(widths) != sorted(set(widths)) or not widths or widths[-1] != n_features:
-        msg = f"prefixes must ascend and end with n_features={n_features}, found {list(widths)}."
-        raise ValueError(msg)
-    return widths
-
-
-def _checked_number(name: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
-        msg = f"{name} must be a non-negative number, found {value!r}."
-        raise ValueError(msg)
-    return float(value)
-
-
-def _params(result: TrainResult, **more: Any) -> dict[str, Any]:
-    config = result.config
-    return more | {
-        "architecture": config.architecture,
-        "n_features": config.n_features,
-        "k": config.k,
-        "prefixes": np.array(config.prefixes) if config.architecture == "matryoshka" else None,
-        "penalty": config.penalty,
-        "noise": config.noise,
-        "align": config.align,
-        "fill_dead": config.fill_dead,
-        "whiten": config.whiten,
-        "max_steps": config.max_steps,
-        "batch_size": config.batch_size,
-        "lr": config.lr,
-        "patience": config.patience,
-        "precision": config.precision,
-        "n_steps": result.n_steps,
-        "best_epoch": result.best_epoch,
-        "interrupted": result.interrupted,
-    }
 
 
 def _report(result: TrainResult, metrics: dict[str, float], key: str, use_rep: str) -> None:

@@ -14,14 +14,13 @@ from sparsesc._random import RNGLike, SeedLike, as_generator, describe
 from sparsesc._validation import check_positive_int, get_feature_table, get_rep, get_sae_slot, listing, writable
 
 from ._fit_sae import resolve_device
+from ._settings import FEWEST_CELLS, REQUIRED, restored_config
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
     from sparsesc.nn import SparseAutoencoder, TrainConfig
-
-_FEWEST_CELLS = 20
 
 
 def stability(
@@ -190,28 +189,15 @@ def _refit(
 
 def _config(slot: Mapping[str, Any], key: str) -> tuple[TrainConfig, str]:
     """What the stored autoencoder was fitted with, and to which embedding."""
-    from sparsesc.nn import TrainConfig
-
     params = slot[_keys.PARAMS]
-    settings = ["architecture", "n_features", "k", "max_steps", "batch_size", "lr", "noise", "align"]
-    settings += ["fill_dead", "whiten", "precision"]
-    missing = [name for name in (*settings, "use_rep") if name not in params]
+    missing = [name for name in (*REQUIRED, "use_rep") if name not in params]
     if missing or bool(params.get("applied", False)):
         msg = (
             f"{key!r} was not fitted here: its settings are not known"
             f"{f' ({listing(missing)})' if missing else ''}. Run ssc.tl.stability on the cells of ssc.tl.fit_sae."
         )
         raise ValueError(msg)
-    values = {name: params[name] for name in settings}
-    values = {name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()}
-    prefixes, penalty, patience = (params.get(name) for name in ("prefixes", "penalty", "patience"))
-    config = TrainConfig(
-        **values,
-        prefixes=None if prefixes is None else tuple(int(p) for p in prefixes),
-        penalty=None if penalty is None else float(penalty),
-        patience=None if patience is None else int(patience),
-    )
-    return config, str(params["use_rep"])
+    return restored_config(params), str(params["use_rep"])
 
 
 def _cells(adata: AnnData | MuData, slot: Mapping[str, Any], key: str, use_rep: str) -> tuple[np.ndarray, np.ndarray]:
@@ -238,7 +224,7 @@ def _n_drawn(subsample: float | None, n_cells: int, config: TrainConfig) -> int:
         msg = f"subsample must be a share of the cells between 0 and 1, or None for all of them, found {subsample!r}."
         raise ValueError(msg)
     n_drawn = round(subsample * n_cells)
-    if n_drawn < max(_FEWEST_CELLS, config.n_features):
+    if n_drawn < max(FEWEST_CELLS, config.n_features):
         msg = (
             f"subsample={subsample} leaves {n_drawn} cells for {config.n_features} features: "
             "that is too few to fit again. Raise it."

@@ -13,7 +13,8 @@ from sparsesc._logging import info, progress
 from sparsesc._random import as_generator
 from sparsesc._validation import check_adata, get_rep
 
-from ._fit_sae import checked_config, held_out_cells, held_out_metrics, resolve_device
+from ._fit_sae import held_out_cells, held_out_metrics, resolve_device
+from ._settings import checked_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
