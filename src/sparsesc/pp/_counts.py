@@ -55,6 +55,19 @@ def gene_names(adata: AnnData, gene_key: str | None) -> pd.Index:
     return names
 
 
+def check_target_sum(target_sum: float) -> None:
+    """Counts per cell to normalise to.
+
+    Raises
+    ------
+    ValueError
+        If they are not positive and finite.
+    """
+    if not (np.isfinite(target_sum) and target_sum > 0):
+        msg = f"target_sum must be a positive number, found {target_sum!r}."
+        raise ValueError(msg)
+
+
 def expression_rows(adata: AnnData, layer: str | None) -> tuple[sparse.csr_matrix, bool]:
     """``X`` or a layer as CSR with sorted indices and without stored zeros, and whether all its values are whole.
 

@@ -11,7 +11,7 @@ from sparsesc._random import as_generator
 from sparsesc.stats._row_ranks import order_rows
 
 from ._cell_sentences import ORDERED_TIES
-from ._counts import count_rows, expression_rows
+from ._counts import check_target_sum, count_rows, expression_rows
 from ._sentence_line import SentenceLine
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ def fit_sentence_line(
     """
     check.check_choice(ties, ORDERED_TIES, name="ties")
     n_fit = n_fit if n_fit is None else check.check_positive_int(n_fit, name="n_fit")
-    if not (np.isfinite(target_sum) and target_sum > 0):
-        msg = f"target_sum must be a positive number, found {target_sum!r}."
-        raise ValueError(msg)
+    check_target_sum(target_sum)
     generator = as_generator(rng)
     check.check_adata(adata)
     rows = count_rows(adata, layer) if normalize else expression_rows(adata, layer)[0]

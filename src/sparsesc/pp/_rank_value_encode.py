@@ -13,7 +13,7 @@ from sparsesc import _validation as check
 from sparsesc._random import as_generator, describe
 from sparsesc.stats._row_ranks import TIES, order_rows, rank_rows
 
-from ._counts import count_rows, gene_names
+from ._counts import check_target_sum, count_rows, gene_names
 from ._medians import cell_sizes, match_medians, over_median, own_medians
 from ._slots import WRITTEN_BY, check_slots_free
 
@@ -122,9 +122,7 @@ def rank_value_encode(
     check.check_choice(ties, TIES, name="ties")
     check.check_choice(zeros, ("drop", "last"), name="zeros")
     n_top = n_top if n_top is None else check.check_positive_int(n_top, name="n_top")
-    if not (np.isfinite(target_sum) and target_sum > 0):
-        msg = f"target_sum must be a positive number, found {target_sum!r}."
-        raise ValueError(msg)
+    check_target_sum(target_sum)
     generator = as_generator(rng)
     check.check_adata(adata)
     counts = count_rows(adata, layer)

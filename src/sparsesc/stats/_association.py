@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse, special
 
 from ._f1 import best_f1
-from ._moments import check_groups, group_moments, group_sums
+from ._moments import check_groups, group_moments, group_sizes, group_sums
 from ._multiple import log_choose, log_p_normal
 from ._pearson3 import log_p_skewed
 from ._ranks import RankedColumns, rank_columns
@@ -37,10 +37,6 @@ class GroupAssociation:
 
 def _rank_sums(ranked: RankedColumns, groups: np.ndarray, n: np.ndarray) -> np.ndarray:
     return group_sums(ranked.with_data(ranked.deviation), groups, len(n)) + ranked.zero_rank[:, None] * n
-
-
-def _sizes(groups: np.ndarray, n_groups: int) -> np.ndarray:
-    return np.bincount(groups, minlength=n_groups).astype(np.float64)
 
 
 def pearson_one_hot(
@@ -98,7 +94,7 @@ def auroc(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: 
     """
     ranked = rank_columns(codes)
     groups, n_groups = check_groups(groups, ranked.shape[0], n_groups)
-    n = _sizes(groups, n_groups)
+    n = group_sizes(groups, n_groups)
     u = _rank_sums(ranked, groups, n) - n * (n + 1.0) / 2.0
     pairs = n * (n.sum() - n)
     return np.divide(u, pairs, out=np.full(u.shape, np.nan), where=np.broadcast_to(pairs > 0, u.shape))
@@ -152,7 +148,7 @@ def mann_whitney(
     """
     ranked = rank_columns(codes)
     groups, n_groups = check_groups(groups, ranked.shape[0], n_groups)
-    n1 = _sizes(groups, n_groups)
+    n1 = group_sizes(groups, n_groups)
     n = float(ranked.shape[0])
     n2 = n - n1
     u = _rank_sums(ranked, groups, n1) - n1 * (n1 + 1.0) / 2.0

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from scipy import optimize, sparse
 
-from ._moments import check_groups
+from ._moments import check_groups, group_sizes
 from ._ranks import RankedColumns, rank_columns
 
 
@@ -235,7 +235,7 @@ def spn(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: in
     ranked = rank_columns(codes)
     groups, n_groups = check_groups(groups, ranked.shape[0], n_groups)
     n = ranked.shape[0]
-    sizes = np.bincount(groups, minlength=n_groups).astype(np.float64)
+    sizes = group_sizes(groups, n_groups)
     pairs = np.zeros((ranked.shape[1], n_groups))
     _neighbours(ranked.indptr, ranked.rows, ranked.values, groups, sizes, pairs)
     judged = np.broadcast_to((sizes > 1) & (sizes < n), pairs.shape)

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from scipy import sparse
 
-from ._moments import check_groups
+from ._moments import check_groups, group_sizes
 from ._ranks import RankedColumns, rank_columns
 
 
@@ -94,7 +94,7 @@ def best_f1(
     """
     ranked = rank_columns(codes)
     groups, n_groups = check_groups(groups, ranked.shape[0], n_groups)
-    sizes = np.bincount(groups, minlength=n_groups).astype(np.float64)
+    sizes = group_sizes(groups, n_groups)
     f1, threshold = np.zeros((ranked.shape[1], n_groups)), np.zeros((ranked.shape[1], n_groups))
     _best(ranked.indptr, ranked.rows, ranked.values, groups, sizes, f1, threshold)
     return f1, threshold

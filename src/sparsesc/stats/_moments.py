@@ -49,6 +49,11 @@ def _divide(a: np.ndarray, n: np.ndarray) -> np.ndarray:
     return np.divide(a, n, out=np.full(a.shape, np.nan), where=np.broadcast_to(n > 0, a.shape))
 
 
+def group_sizes(groups: np.ndarray, n_groups: int) -> np.ndarray:
+    """Cells of each group, as floating point numbers."""
+    return np.bincount(groups, minlength=n_groups).astype(np.float64)
+
+
 def check_groups(groups: np.ndarray, n_rows: int, n_groups: int | None = None) -> tuple[np.ndarray, int]:
     """Group codes as int64, and how many groups there are.
 
@@ -104,5 +109,5 @@ def group_moments(matrix: sparse.spmatrix, groups: np.ndarray, n_groups: int | N
     groups, n_groups = check_groups(groups, matrix.shape[0], n_groups)
     matrix = sparse.csr_matrix(matrix)
     squares = sparse.csr_matrix((matrix.data.astype(np.float64) ** 2, matrix.indices, matrix.indptr), matrix.shape)
-    n = np.bincount(groups, minlength=n_groups).astype(np.float64)
+    n = group_sizes(groups, n_groups)
     return GroupMoments(n, group_sums(matrix, groups, n_groups), group_sums(squares, groups, n_groups))

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from scipy import sparse
 
-from ._moments import check_groups
+from ._moments import check_groups, group_sizes
 from ._ranks import RankedColumns, rank_columns
 
 
@@ -115,7 +115,7 @@ def two_sided_f1(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_g
     """
     ranked = rank_columns(codes)
     groups, n_groups = check_groups(groups, ranked.shape[0], n_groups)
-    sizes = np.bincount(groups, minlength=n_groups).astype(np.float64)
+    sizes = group_sizes(groups, n_groups)
     feature, sign = np.zeros(n_groups, np.int64), np.ones(n_groups, np.int64)
     threshold, best = np.zeros(n_groups), np.zeros(n_groups)
     _search(ranked.indptr, ranked.rows, ranked.values, groups, sizes, feature, sign, threshold, best)
