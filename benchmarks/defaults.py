@@ -50,19 +50,22 @@ def load(name: str) -> tuple[object, np.ndarray, np.ndarray | None]:
     return adata, adata.obs[label].astype(str).to_numpy(), adata.obs[batch].astype(str).to_numpy() if batch else None
 
 
-def scvi_latent(adata: object, batches: np.ndarray | None, cache: Path) -> np.ndarray:
-    """scVI's latent with its own defaults, batch-aware where there are batches; kept, because it takes minutes."""
+def scvi_latent(
+    adata: object, batches: np.ndarray | None, cache: Path, *, drvi: bool = False, max_epochs: int = 200, **model: int
+) -> np.ndarray:
+    """The latent of scVI or DRVI, batch-aware where there are batches; kept, because it takes minutes."""
     if cache.exists():
         return np.load(cache)
     import scvi
 
     scvi.settings.seed = 0
+    kind = scvi.external.DRVI if drvi else scvi.model.SCVI
     cells = adata[:, adata.var["highly_variable"]].copy() if "highly_variable" in adata.var else adata.copy()
     cells.obs["batch"] = batches if batches is not None else "one"
-    scvi.model.SCVI.setup_anndata(cells, layer="counts", batch_key="batch")
-    model = scvi.model.SCVI(cells)
-    model.train(max_epochs=200, accelerator="cpu", enable_progress_bar=False, logger=False)
-    latent = model.get_latent_representation()
+    kind.setup_anndata(cells, layer="counts", batch_key="batch")
+    fitted = kind(cells, **model)
+    fitted.train(max_epochs=max_epochs, accelerator="cpu", enable_progress_bar=False, logger=False)
+    latent = fitted.get_latent_representation()
     cache.parent.mkdir(parents=True, exist_ok=True)
     np.save(cache, latent)
     return latent

@@ -56,24 +56,6 @@ def cells(name: str) -> tuple[object, np.ndarray | None]:
     return adata, batches
 
 
-def drvi_latent(adata: object, batches: np.ndarray | None, cache: Path) -> np.ndarray:
-    """DRVI's latent of 32 dimensions, batch-aware where there are batches; kept, because it takes minutes."""
-    if cache.exists():
-        return np.load(cache)
-    import scvi
-
-    scvi.settings.seed = 0
-    part = adata[:, adata.var["highly_variable"]].copy() if "highly_variable" in adata.var else adata.copy()
-    part.obs["batch"] = batches if batches is not None else "one"
-    scvi.external.DRVI.setup_anndata(part, layer="counts", batch_key="batch")
-    model = scvi.external.DRVI(part, n_latent=32)
-    model.train(max_epochs=400, accelerator="cpu", enable_progress_bar=False, logger=False)
-    latent = model.get_latent_representation()
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    np.save(cache, latent)
-    return latent
-
-
 def embeddings(adata: object, name: str, batches: np.ndarray | None, options: argparse.Namespace) -> list[str]:
     """Entries of ``obsm`` that codes are fitted to; those of scVI and DRVI are written here."""
     found, file = ["X_pca"], DATA[name][0]
@@ -81,7 +63,9 @@ def embeddings(adata: object, name: str, batches: np.ndarray | None, options: ar
         adata.obsm["X_scVI"] = scvi_latent(adata, batches, options.cache / f"{file}.npy").astype(np.float32)
         found.append("X_scVI")
     if options.drvi:
-        adata.obsm["X_DRVI"] = drvi_latent(adata, batches, options.cache / f"{file}_drvi.npy").astype(np.float32)
+        cache = options.cache / f"{file}_drvi.npy"
+        latent = scvi_latent(adata, batches, cache, drvi=True, max_epochs=400, n_latent=32)
+        adata.obsm["X_DRVI"] = latent.astype(np.float32)
         found.append("X_DRVI")
     return found
 
