@@ -16,7 +16,7 @@ ROOT = Path(sparsesc.__file__).parent
 HEIGHT = {
     "stats": 1,
     "nn": 2,
-    "decoders": 3,
+    "decoders": 3,  # neither of decoders and models imports the other
     "models": 3,
     "datasets": 3,
     "_slots": 3,

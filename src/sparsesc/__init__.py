@@ -7,12 +7,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import datasets, decoders, get, nn, pl, pp, stats, tl
+    from . import datasets, decoders, get, models, nn, pl, pp, stats, tl
 
 __version__ = version("sparsesc")
 
-# Imported at first use, so that `import sparsesc` costs nothing: `nn` needs torch, `pl` matplotlib.
-_SUBMODULES = ("datasets", "decoders", "get", "nn", "pl", "pp", "stats", "tl")
+# Imported at first use, so that `import sparsesc` costs nothing: `nn` needs torch, `models` scvi-tools, `pl` matplotlib.
+_SUBMODULES = ("datasets", "decoders", "get", "models", "nn", "pl", "pp", "stats", "tl")
 
 __all__ = ["__version__", *_SUBMODULES]
 
