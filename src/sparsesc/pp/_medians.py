@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from sparsesc import _validation as check
+from sparsesc._gene_names import check_coverage
 
 from ._counts import read_mapping
 
@@ -48,7 +49,7 @@ def match_medians(medians: Any, names: pd.Index) -> tuple[np.ndarray, pd.Index]:
     if len(bad):
         msg = f"medians must be positive and finite; they are not for {check.listing(bad)}."
         raise ValueError(msg)
-    check.check_coverage(given.index.to_numpy(dtype=object), names, name="medians")
+    check_coverage(given.index.to_numpy(dtype=object), names, name="medians")
     median = given.reindex(names).to_numpy()
     return median, names[np.isnan(median)]
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from sparsesc import _keys, _logging
 from sparsesc import _validation as check
+from sparsesc._gene_names import check_coverage
 from sparsesc._random import describe
 
 from ._cell_sentences import cell_sentences
@@ -146,7 +147,7 @@ def _weighted_mean(
     names, vectors = _read_embeddings(embeddings)
     genes = gene_names(adata, gene_key)
     rows, _ = expression_rows(adata, layer)
-    check.check_coverage(names.to_numpy(dtype=object), genes, name="embeddings")
+    check_coverage(names.to_numpy(dtype=object), genes, name="embeddings")
     position = names.get_indexer(genes)
     found = np.flatnonzero(position >= 0)
     if rows.nnz and rows.data.max() > LARGEST_LOG:

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from sparsesc import _keys, _logging
 from sparsesc import _validation as check
+from sparsesc._gene_names import check_coverage
 from sparsesc.stats._row_ranks import order_rows
 
 from ._counts import gene_names, read_mapping
@@ -97,5 +98,5 @@ def _token_of(tokens: Mapping[str, int] | pd.Series | str | Path, names: pd.Inde
     if not (given == np.floor(given)).all() or (given < 0).any():
         msg = "tokens must be whole numbers that are not negative."
         raise ValueError(msg)
-    check.check_coverage(given.index.to_numpy(dtype=object), names, name="tokens")
+    check_coverage(given.index.to_numpy(dtype=object), names, name="tokens")
     return given.reindex(names).fillna(-1).to_numpy().astype(np.int64)

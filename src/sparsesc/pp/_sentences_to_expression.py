@@ -9,6 +9,7 @@ from scipy import sparse
 
 from sparsesc import _logging
 from sparsesc import _validation as check
+from sparsesc._gene_names import check_coverage
 
 from ._counts import gene_names
 from ._sentence_line import SentenceLine
@@ -80,7 +81,7 @@ def sentences_to_expression(
     known = gene >= 0
     if len(flat):
         distinct = flat.unique().to_numpy(dtype=object)
-        check.check_coverage(distinct, names, name="sentences")
+        check_coverage(distinct, names, name="sentences")
     row = np.repeat(np.arange(len(words)), n_words)[known]
     shape = (len(words), len(names))
     total = sparse.csr_matrix((rank[known].astype(np.float64), (row, gene[known])), shape=shape)

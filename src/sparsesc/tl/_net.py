@@ -12,7 +12,8 @@ import pandas as pd
 from scipy import sparse
 
 from sparsesc import _logging
-from sparsesc._validation import check_coverage, listing
+from sparsesc._gene_names import check_coverage
+from sparsesc._validation import listing
 
 _DECOUPLER = ("collectri", "dorothea", "progeny")
 
