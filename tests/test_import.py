@@ -10,6 +10,7 @@ import pytest
 
 HEAVY = {
     "anndata",
+    "captum",
     "dask",
     "decoupler",
     "gseapy",
@@ -30,7 +31,7 @@ HEAVY = {
     "tqdm",
 }
 # What only some functions need must not come with a part that holds them.
-RARE = {"decoupler", "gseapy", "lightning", "mudata", "scvi", "torch"}
+RARE = {"captum", "decoupler", "gseapy", "lightning", "mudata", "scvi", "torch"}
 
 
 def loaded_by(code: str) -> set[str]:
