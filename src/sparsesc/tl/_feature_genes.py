@@ -13,7 +13,8 @@ from sparsesc.stats._top_pairs import DIRECTIONS, TopPairs, confirm_pairs, top_p
 
 from ._decoder_genes import METHOD as DECODER
 from ._decoder_genes import decoder_genes
-from ._gene_blocks import METHODS, PVALUES, SPLITS, GeneJob, GeneSettings, log_fold_change, open_genes, scale_of
+from ._gene_blocks import METHODS, PVALUES, SPLITS, GeneSettings, log_fold_change, open_genes, scale_of
+from ._gene_checks import check_holdout, check_samples, check_tested, warn_of_scale
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -221,8 +222,8 @@ def feature_genes(
         raise ValueError(msg)
     if split is not None:
         check.check_choice(split, SPLITS, name="split")
-    _check_holdout(holdout, split)
-    _check_samples(sample_key, min_samples, min_cells_per_sample, method=method, n_silent=n_silent)
+    check_holdout(holdout, split)
+    check_samples(sample_key, min_samples, min_cells_per_sample, method=method, n_silent=n_silent)
     if split == "counts" and use_raw:
         msg = "split='counts' reads a layer of thinned counts: leave out use_raw."
         raise ValueError(msg)
@@ -263,9 +264,9 @@ def feature_genes(
     )
     job = open_genes(adata, key, settings, max_memory=max_memory)
     table = check.get_feature_table(adata, key)
-    _check_tested(job, table, settings)
+    check_tested(job, table, settings)
     scale = scale_of(job.blocks.totals)
-    _warn_of_scale(scale)
+    warn_of_scale(scale)
     wanted = len(table) * adata.n_vars <= _AUTO_ENTRIES if store == "auto" else bool(store)
     n_chunks = -(-len(table) // 16)
     keep_genes = job.genes.get_indexer(adata.var_names) if wanted else None
@@ -275,7 +276,7 @@ def feature_genes(
 
     if split == "cells":
         source = open_genes(adata, key, settings, max_memory=max_memory, choosing=True)
-        _check_tested(source, table, settings)
+        check_tested(source, table, settings)
         chosen = top_pairs(
             source.statistic, source.blocks, n_top=n_top, direction=direction, max_bytes=source.max_bytes
         )
@@ -322,71 +323,10 @@ def feature_genes(
     return adata if copy else None
 
 
-def _check_holdout(holdout: float | str | None, split: str | None) -> None:
-    if holdout is None:
-        return
-    if split != "cells":
-        msg = f"holdout={holdout!r} belongs to split='cells'; found split={split!r}."
-        raise ValueError(msg)
-    share = isinstance(holdout, float) and 0 < holdout < 1
-    if not share and not (isinstance(holdout, str) and holdout):
-        msg = f"holdout must be a share of the cells between 0 and 1, or a column of adata.obs, found {holdout!r}."
-        raise ValueError(msg)
-
-
-def _check_samples(
-    sample_key: str | None, min_samples: int, min_cells: int, *, method: str, n_silent: int | None
-) -> None:
-    if check.check_positive_int(min_samples, name="min_samples") < 3:
-        msg = f"min_samples must be at least 3: fewer have no spread to speak of, found {min_samples}."
-        raise ValueError(msg)
-    check.check_positive_int(min_cells, name="min_cells_per_sample")
-    if sample_key is None:
-        return
-    if method != "contrast" or n_silent is not None:
-        what = f"n_silent={n_silent}" if method == "contrast" else f"method={method!r}"
-        msg = f"sample_key compares all strong with all silent cells of each sample: it does not go with {what}."
-        raise ValueError(msg)
-
-
 def _reads_raw(adata: AnnData, layer: str | None, use_raw: bool | None, split: str | None) -> bool:
     if use_raw is None:
         return layer is None and split != "counts" and getattr(adata, "raw", None) is not None
     return use_raw
-
-
-def _check_tested(job: GeneJob, table: pd.DataFrame, settings: GeneSettings) -> None:
-    if not job.statistic.tested.any():
-        side = "held-out cells" if settings.split == "cells" else "cells"
-        msg = (
-            f"None of the {len(table)} features is active in at least min_cells={settings.min_cells} {side} (and "
-            "silent in as many): there is nothing to compare. Lower min_cells, or check adata.obsm for an empty code."
-        )
-        if settings.split == "cells":
-            msg += f" {job.blocks.shape[0]} cells are on one side of the split: see holdout."
-        if settings.sample_key:
-            msg = (
-                f"None of the {len(table)} features has {settings.min_samples} samples of {settings.sample_key!r} with "
-                f"at least {settings.min_cells_per_sample} strong and as many silent cells: there is nothing to "
-                "compare. Lower min_cells_per_sample, or compare cells without sample_key."
-            )
-        raise ValueError(msg)
-    if not len(job.varies):
-        msg = "No gene varies in the expression matrix: there is nothing to compare. Is it empty?"
-        raise ValueError(msg)
-
-
-def _warn_of_scale(scale: str) -> None:
-    if scale == "counts":
-        _logging.warning(
-            "The expression matrix looks like counts that are not log-transformed: highly expressed genes and deeply "
-            "sequenced cells will dominate. Run sc.pp.normalize_total and sc.pp.log1p, or name another layer."
-        )
-    elif scale == "scaled":
-        _logging.warning(
-            "The expression matrix has negative values, as after scaling: logfc is a difference of scaled means, not a "
-            "log fold change. Pass a layer with log-normalised values, or use_raw=True, to get one."
-        )
 
 
 def _log_base(adata: AnnData) -> float:
