@@ -79,6 +79,57 @@ def test_parametric_p_values_are_those_of_t(adata, net):
     np.testing.assert_array_equal(both["score"], both["score_t"])
 
 
+@pytest.mark.parametrize("method", ["ulm", "ranksum"])
+def test_null_of_shuffled_cells(adata, method):
+    """Markers vary together, random genes do not; scores stay, and p-values grow where sets are coherent."""
+    rng = np.random.default_rng(0)
+    markers = ssc.datasets.gene_sets("immune_markers").groupby("source")["target"].agg(list).to_dict()
+    net = markers | {f"set {i}": list(rng.choice(adata.raw.var_names, 20, replace=False)) for i in range(20)}
+    genes = table(adata, net, method=method, n_top=None)
+    cells = table(adata, net, method=method, n_top=None, null="cells")
+    pd.testing.assert_frame_equal(cells, table(adata, net, method=method, n_top=None, null="cells"))
+    assert list(cells.columns) == [*COLUMNS, "null_sd"]
+    asked = adata.uns["sae"]["params"]["feature_enrichment"]
+    assert asked["null"] == "cells"
+    assert asked["n_shuffles"] == 1000
+    np.testing.assert_allclose(cells["padj"], stats.false_discovery_control(cells["pval"]), rtol=1e-6)
+    spread = cells.groupby("term")["null_sd"].first()
+    random = spread.index.str.startswith("set ")
+    assert spread[~random].median() > 1.4
+    assert 0.8 < spread[random].median() < 1.2
+    both = genes.merge(cells, on=["feature", "term"], suffixes=("", "_cells"))
+    np.testing.assert_array_equal(both["score"], both["score_cells"])
+    is_random = both["term"].str.startswith("set ")
+    assert (both["pval_cells"] <= 0.05)[is_random].mean() <= 0.06
+    small = ~is_random & (both["pval"] < 0.05)
+    assert (both["pval_cells"] > both["pval"])[small].mean() > 0.95
+    found = cells[cells["padj"] < 0.05]
+    assert len(found) > 50
+    assert found["term"].isin(markers).mean() > 0.95
+
+
+def test_null_of_shuffled_cells_follows_how_genes_were_scored(adata, net, monkeypatch):
+    """Correlations, samples as replicates and scores that are not stored; and memory that holds few copies at once."""
+    adata.obs["donor"] = pd.Categorical([f"donor {i % 4}" for i in range(adata.n_obs)])
+    for options in ({"method": "correlation"}, {"sample_key": "donor"}, {"split": "cells", "holdout": 0.5}):
+        ssc.tl.feature_genes(adata, progress_bar=False, **options)
+        found = table(adata, net, n_top=None, null="cells", n_shuffles=200)
+        assert (found["pval"] <= 0.05).mean() < 0.08
+        assert 0.8 < found["null_sd"].median() < 1.2
+    ssc.tl.feature_genes(adata, progress_bar=False)
+    stored = table(adata, net, null="cells", n_shuffles=100)
+    few = table(adata, net, null="cells", n_shuffles=100, max_memory=1e-3)
+    np.testing.assert_allclose(few["pval"], stored["pval"], rtol=1e-9)
+    ssc.tl.feature_genes(adata, store=False, progress_bar=False)
+    pd.testing.assert_frame_equal(table(adata, net, null="cells", n_shuffles=100), stored)
+
+
+def test_null_of_shuffled_cells_needs_scores_that_compare_cells(adata, net):
+    adata.uns["sae"]["params"]["feature_genes"]["method"] = "decoder"
+    with pytest.raises(ValueError, match=r"null='cells' shuffles the cells that are compared.*'decoder' compare none"):
+        table(adata, net, null="cells")
+
+
 def test_ranksum_is_scipys(adata, net):
     found = table(adata, net, method="ranksum", n_top=None).iloc[::37]
     scores = adata.varm["sae_genes"]
@@ -331,6 +382,14 @@ def test_rows_without_gene_are_left_out_with_a_warning(adata, net, monkeypatch):
         ({"n_top": 0}, ValueError, "n_top must be"),
         ({"n_up": -3}, ValueError, "n_up must be"),
         ({"n_leading": 0}, ValueError, "n_leading must be"),
+        ({"null": "samples"}, ValueError, "Unknown null: 'samples'. Choose one of 'genes', 'cells'"),
+        (
+            {"null": "cells", "method": "ora"},
+            ValueError,
+            "null='cells' goes with method 'ulm', 'ranksum', not with 'ora'",
+        ),
+        ({"null": "cells", "pvalues": "parametric"}, ValueError, "pvalues='parametric' belongs to null='genes'"),
+        ({"null": "cells", "n_shuffles": 50}, ValueError, "n_shuffles must be at least 100"),
         ({"max_memory": -1}, ValueError, "max_memory must be a positive number"),
         ({"features": "sae_999"}, KeyError, "Did not find feature 'sae_999'"),
     ],

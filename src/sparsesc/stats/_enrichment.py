@@ -97,6 +97,10 @@ class Ulm:
         _log_p_relabelled(r, skewness, self._skewness, float(n), log_p)
         return t, log_p, statistic
 
+    def share(self, score: np.ndarray) -> np.ndarray:
+        """Squared correlation of the gene statistic and the weights."""
+        return score**2 / (score**2 + self._sets.shape[1] - 2)
+
 
 @numba.njit(nogil=True, cache=True)
 def _average_ranks(values: np.ndarray, order: np.ndarray, ranks: np.ndarray, ties: np.ndarray) -> None:
@@ -151,6 +155,11 @@ class RankSum:
         log_p = np.empty(z.size)
         _normal_log_p(z.ravel(), log_p)
         return z, log_p.reshape(z.shape), statistic
+
+    def share(self, score: np.ndarray) -> np.ndarray:
+        """Squares of z relative to that of a set with the largest statistics of all genes, without ties."""
+        n = self._sets.shape[1]
+        return np.minimum(score**2 * ((n + 1) / 3) / np.maximum(self._size * (n - self._size), 1.0), 1.0)
 
 
 class Ora:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,14 @@ from sparsesc._random import as_generator
 from sparsesc.stats._enrichment import Ora, RankSum, SetTest, Ulm
 from sparsesc.stats._gene_statistics import GeneBlock, map_gene_blocks
 from sparsesc.stats._gsea import Gsea
+from sparsesc.stats._shuffled_sets import BoundedTest, ShuffledSets
 from sparsesc.stats._student import log_p_two_sided
 from sparsesc.stats._top_terms import TermReducer, TopTerms, iterate_rows
 
+from ._gene_blocks import METHODS as METHODS_OF_GENES
 from ._gene_blocks import PVALUES, GeneSettings, open_genes
 from ._net import MatchedSets, match_net, read_net
+from ._shuffled_copies import against_copies
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from sparsesc._random import RNGLike, SeedLike
 
 METHODS = ("ulm", "ora", "gsea", "ranksum")
+NULLS = ("genes", "cells")
+SHUFFLED_METHODS = ("ulm", "ranksum")
+_FEWEST_SHUFFLES = 100
 _ALPHA = 0.05
 _SHARE_UP = 0.05
 
@@ -40,6 +46,8 @@ def feature_enrichment(
     n_top: int | None = 50,
     features: str | int | Sequence[str | int] | None = None,
     n_up: int | None = None,
+    null: Literal["genes", "cells"] = "genes",
+    n_shuffles: int = 1000,
     pvalues: Literal["permutation", "parametric"] = "permutation",
     n_leading: int = 10,
     max_memory: float = 4.0,
@@ -76,9 +84,17 @@ def feature_enrichment(
     n_up
         For ``"ora"``: how many of the genes with the largest positive scores count as a feature's top genes.
         ``None``: a twentieth of the measured genes, between 10 and 200.
+    null
+        What a set is compared with. ``"genes"``: as many genes at random, by the test of `method`; genes of a set that
+        vary together look like a finding then. ``"cells"`` (``"ulm"`` and ``"ranksum"``): the same set in copies of the
+        features whose cells are shuffled, which keeps how genes vary together; it reads the expression matrix again.
+    n_shuffles
+        Such copies in all, drawn from the features tested. P-values below ``1 / n_shuffles`` come from a beta
+        distribution with the moments of the copies.
     pvalues
-        For ``"ulm"``. ``"permutation"``: two-sided p of the slope when genes are shuffled, from the exact first three
-        moments of that distribution; needs no draws. ``"parametric"``: by the t distribution, as in decoupler.
+        For ``"ulm"`` with ``null="genes"``. ``"permutation"``: two-sided p of the slope when genes are shuffled, from
+        the exact first three moments of that distribution; needs no draws. ``"parametric"``: by the t distribution, as
+        in decoupler.
     n_leading
         Genes to name in the column `genes`.
     max_memory
@@ -86,7 +102,7 @@ def feature_enrichment(
     progress_bar
         Show progress; ``None``: unless scanpy's verbosity is 0.
     rng
-        Of the permutations of ``"gsea"``.
+        Of the permutations of ``"gsea"``, and the shuffled copies of ``null="cells"``.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -98,8 +114,9 @@ def feature_enrichment(
         Table, smallest p first within each feature: `feature`, `term`, `score` (ulm: t of the slope; ranksum: z; ora:
         log2 of observed over expected overlap, each + 0.5; gsea: normalised enrichment score), `pval`, `padj`
         (Benjamini-Hochberg over all features x terms tested), `n_genes` (size of the set among the tested genes),
-        `genes` (those that carry the score, strongest first, joined by commas), and for ``"ulm"`` with permutation
-        p-values `pval_parametric`.
+        `genes` (those that carry the score, strongest first, joined by commas), for ``"ulm"`` with permutation
+        p-values `pval_parametric`, and with ``null="cells"`` `null_sd`: the root mean square of the set's score in
+        shuffled copies, about 1 where genes vary independently.
     ``uns[key]["features"]["term"]``
         The term with the smallest p among positive scores, if its `padj` is below .05, otherwise empty.
     ``uns[key]["params"]["feature_enrichment"]``
@@ -112,7 +129,7 @@ def feature_enrichment(
         If there is no sparse autoencoder under `key`, its gene scores are missing, or `net` lacks a column.
     ValueError
         If less than a tenth of the genes in `net` were measured and less than a tenth of the measured genes are in
-        `net` (with a hint why), no set is left, or an option is out of its range.
+        `net` (with a hint why), no set is left, or an option is out of its range or does not go with another one.
 
     Notes
     -----
@@ -125,19 +142,24 @@ def feature_enrichment(
     known truth, 12 % of the sets with an adjusted p below .05 were false by t, 6 % by permutation. Hence the default of
     `pvalues`; the scores stay decoupler's.
 
-    When not to trust it: ``"ulm"``, ``"ranksum"`` and ``"ora"`` take genes as independent. Genes of a pathway are
-    co-expressed, so that a set of co-expressed genes that has nothing to do with a feature can still have a mean
-    score away from 0, and p-values are too small (the tests are calibrated for random sets of genes, not for random
-    features and coherent sets). Permuting genes, as ``"gsea"`` does, has the same fault. Read the terms as a ranking,
-    look at their `genes`, and ask a held-out data set for confirmation. Sets that share genes are one finding, not
-    several.
+    By default, ``"ulm"``, ``"ranksum"`` and ``"ora"`` take genes as independent, and so does ``"gsea"``, which permutes
+    them. Genes of a pathway vary together: a set that has nothing to do with a feature can still have a mean score away
+    from 0, and p-values are too small. Among features of shuffled cells, a quarter of the p-values of marker sets are
+    below .05, and ``null="cells"`` brings them back to one in twenty. What it asks is the same: does the set stand out
+    among all genes of this feature, more than it would by chance? The answer costs about as much as the gene scores of
+    `n_shuffles` features.
+
+    When not to trust it: sets that share genes, or whose genes vary together, are one finding, not several, under
+    either null. A set may go with a feature because both go with a cell type. The scores are of the expression that
+    features were learned from. Ask a held-out data set for confirmation.
 
     References
     ----------
     Badia-i-Mompel et al. (2022), Bioinformatics Advances 2:vbac016 (decoupler). Subramanian et al. (2005), PNAS
     102:15545, and Korotkevich et al. (2021), bioRxiv 060012 (GSEA and its multilevel p-values). Fang et al. (2023),
     Bioinformatics 39:btac757 (gseapy). Wu and Smyth (2012), Nucleic Acids Research 40:e133 (what correlated genes do
-    to such tests).
+    to such tests). Efron and Tibshirani (2007), Annals of Applied Statistics 1:107 (shuffled samples, restandardised
+    over genes).
     """
     check.check_choice(method, METHODS, name="method")
     for value, name in ((min_size, "min_size"), (max_size, "max_size"), (n_leading, "n_leading")):
@@ -146,6 +168,7 @@ def feature_enrichment(
         msg = f"max_size={max_size} is smaller than min_size={min_size}: no gene set can pass."
         raise ValueError(msg)
     check.check_choice(pvalues, PVALUES, name="pvalues")
+    _check_null(null, n_shuffles, method=method, pvalues=pvalues)
     n_top = n_top if n_top is None else check.check_positive_int(n_top, name="n_top")
     n_up = n_up if n_up is None else check.check_positive_int(n_up, name="n_up")
     if not max_memory > 0:
@@ -158,7 +181,12 @@ def feature_enrichment(
     matched = match_net(read_net(net), source.genes, source.universe, min_size=min_size, max_size=max_size)
     n_universe = len(source.universe)
     n_up = n_up or int(np.clip(_SHARE_UP * n_universe, 10, 200))
-    test = _make_test(method, matched, n_up=n_up, pvalues=pvalues, rng=rng)
+    generator = as_generator(rng)
+    pvalues = "parametric" if null == "cells" else pvalues  # copies replace them: the cheaper ones will do
+    test = _make_test(method, matched, n_up=n_up, pvalues=pvalues, rng=generator)
+    if null == "cells":
+        bounded = cast("BoundedTest", test)
+        test = source.against_copies(bounded, tested, n_copies=n_shuffles, rng=generator, progress_bar=progress_bar)
     reducer = TermReducer(
         test,
         matched.sets,
@@ -174,6 +202,8 @@ def feature_enrichment(
     enrichment = _term_table(found, table.index, matched, source.genes[source.universe])
     if method == "ulm" and pvalues == "permutation":
         enrichment["pval_parametric"] = np.exp(log_p_two_sided(found.score, n_universe - 2))
+    if isinstance(test, ShuffledSets):
+        enrichment["null_sd"] = test.spread[found.term]
     table["term"] = _best_terms(found, table.index, matched)
 
     adata = check.writable(adata, copy=copy)
@@ -188,7 +218,10 @@ def feature_enrichment(
     }
     if method == "ora":
         asked["n_up"] = n_up
-    if method == "ulm":
+    asked["null"] = null
+    if null == "cells":
+        asked["n_shuffles"] = int(n_shuffles)
+    elif method == "ulm":
         asked["pvalues"] = pvalues
     slot[_keys.ENRICHMENT] = enrichment
     slot[_keys.FEATURES] = table
@@ -205,6 +238,7 @@ class _GeneScores:
         if asked is None:
             msg = f"Did not find the gene scores of {key!r}. Run ssc.tl.feature_genes(adata, key={key!r}) first."
             raise KeyError(msg)
+        self._adata, self._key, self._asked, self._max_memory = adata, key, asked, max_memory
         slot = _keys.sae_keys(key).genes
         if int(asked["n_obs"]) != adata.n_obs:
             msg = (
@@ -223,6 +257,44 @@ class _GeneScores:
             self.genes = self._job.genes
             self.universe = self._job.varies
             self.tested = self._job.statistic.tested
+
+    def against_copies(
+        self,
+        test: BoundedTest,
+        tested: np.ndarray,
+        *,
+        n_copies: int,
+        rng: np.random.Generator,
+        progress_bar: bool | None,
+    ) -> ShuffledSets:
+        """The test with p-values by copies of these features with shuffled cells.
+
+        Raises
+        ------
+        ValueError
+            If the scores do not compare cells.
+        """
+        method = self._asked["method"]
+        if method not in METHODS_OF_GENES:
+            msg = (
+                f"null='cells' shuffles the cells that are compared, and gene scores of method={method!r} compare "
+                "none. Run ssc.tl.feature_genes with another method first, or use null='genes'."
+            )
+            raise ValueError(msg)
+        return against_copies(
+            self._adata,
+            self._key,
+            GeneSettings.read(self._asked),
+            test,
+            features=tested,
+            genes=self.genes[self.universe],
+            n_copies=n_copies,
+            max_memory=self._max_memory,
+            rng=rng,
+            progress=lambda parts, total: _logging.progress(
+                parts, total=total, desc="shuffled cells", enabled=progress_bar
+            ),
+        )
 
     def n_parts(self, tested: np.ndarray) -> int:
         """How many parts :meth:`iterate` gives."""
@@ -264,9 +336,20 @@ def _choose(names: pd.Index, features: list[str] | None, tested: np.ndarray) -> 
     return chosen
 
 
-def _make_test(
-    method: str, matched: MatchedSets, *, n_up: int, pvalues: str, rng: SeedLike | RNGLike | None
-) -> SetTest:
+def _check_null(null: str, n_shuffles: int, *, method: str, pvalues: str) -> None:
+    check.check_choice(null, NULLS, name="null")
+    if check.check_positive_int(n_shuffles, name="n_shuffles") < _FEWEST_SHUFFLES:
+        msg = f"n_shuffles must be at least {_FEWEST_SHUFFLES}: p-values rest on two moments, found {n_shuffles}."
+        raise ValueError(msg)
+    if null == "cells" and method not in SHUFFLED_METHODS:
+        msg = f"null='cells' goes with method {check.listing(SHUFFLED_METHODS)}, not with {method!r}."
+        raise ValueError(msg)
+    if null == "cells" and pvalues != PVALUES[0]:
+        msg = f"pvalues={pvalues!r} belongs to null='genes': with null='cells' shuffled cells give the p-values."
+        raise ValueError(msg)
+
+
+def _make_test(method: str, matched: MatchedSets, *, n_up: int, pvalues: str, rng: np.random.Generator) -> SetTest:
     if method != "ulm" and (matched.sets.data != 1).any():
         _logging.warning(f"net has weights, which method={method!r} does not use: only membership counts.")
     if method == "ulm":
@@ -275,7 +358,7 @@ def _make_test(
         return RankSum(matched.sets)
     if method == "ora":
         return Ora(matched.sets, n_up=n_up)
-    return Gsea(matched.sets, seed=int(as_generator(rng).integers(2**31 - 1)))
+    return Gsea(matched.sets, seed=int(rng.integers(2**31 - 1)))
 
 
 def _term_table(found: TopTerms, features: pd.Index, matched: MatchedSets, genes: pd.Index) -> pd.DataFrame:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from sparsesc import _validation as check
 from sparsesc.stats._contrast import strong_and_silent
@@ -78,13 +79,21 @@ class GeneJob:
 
 
 def open_genes(
-    adata: AnnData, key: str, settings: GeneSettings, *, max_memory: float, with_p: bool = True, choosing: bool = False
+    adata: AnnData,
+    key: str,
+    settings: GeneSettings,
+    *,
+    max_memory: float,
+    with_p: bool = True,
+    choosing: bool = False,
+    recode: Callable[[sparse.csr_matrix, np.ndarray | None], sparse.csr_matrix] | None = None,
 ) -> GeneJob:
     """Codes, expression matrix and the statistic between them.
 
     Without `with_p` only scores are computed. With `choosing` the cells are those that a split by cells leaves for
-    choosing, rather than those to test on. A quarter of `max_memory` (GiB) is for a copy of the matrix, one for
-    running sums, one for p-values.
+    choosing, rather than those to test on. `recode` makes other features of the codes of these cells, given the sample
+    of each, if there are samples. A quarter of `max_memory` (GiB) is for a copy of the matrix, one for running sums,
+    one for p-values.
     """
     layer = thinned_layer(adata, settings.layer) if settings.split == "counts" else settings.layer
     matrix, genes = check.get_expression(adata, layer=layer or None, use_raw=settings.use_raw)
@@ -104,6 +113,8 @@ def open_genes(
     if cells.rows is not None:
         codes = codes[cells.rows]
         matrix = cells.take(matrix, what)
+    if recode is not None:
+        codes = recode(codes, cells.samples)
     blocks = RowBlocks(matrix, cache_bytes=share, name=what)
     relabel = settings.pvalues == "permutation"
     statistic: Statistic
