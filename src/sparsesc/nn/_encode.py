@@ -26,7 +26,7 @@ def encode_blocks(
     import torch
 
     from .kernels import _encode as kernels
-    from .kernels._chunks import BLOCK, LANES, OWN_PRODUCT, aligned, in_tiles, stretch
+    from .kernels._chunks import BLOCK, LANES, aligned, in_tiles, own_product, stretch
     from .kernels._select import NEVER, SMALLEST, padded
     from .kernels._threads import n_parts
 
@@ -38,7 +38,7 @@ def encode_blocks(
     bias[:n_features] = b_enc
     # What is kept is at or above the limit: the next number after the threshold.
     limits[:n_features] = np.maximum(np.nextafter(threshold, np.float32(np.inf)), np.float32(SMALLEST))
-    own = d <= OWN_PRODUCT
+    own = own_product(d)
     depth = -(-d // LANES) * LANES
     packed = aligned((width // 64 if own else 0, depth, 64), np.dtype(np.float32))
     if own:

@@ -12,7 +12,7 @@ import numpy as np
 from ._config import TrainConfig
 from ._train import Cells, TrainResult, fit, standardise
 from .architectures import ARCHITECTURES
-from .kernels._chunks import OWN_PRODUCT
+from .kernels._chunks import NARROW
 from .kernels._threads import one_thread
 
 
@@ -88,7 +88,7 @@ def train_many(
         with one_thread():
             return one(i)
 
-    narrow = X.shape[1] <= OWN_PRODUCT
+    narrow = X.shape[1] <= NARROW
     together = [
         i
         for i, config in enumerate(configs)

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _backward, _forward
 from ._chunks import BLOCK, SLOTS, stretch
-from ._select import SMALLEST, batch_limit
+from ._select import NEVER, SMALLEST, batch_limit
 from ._threads import on_threads
 
 ALL, FETCH, REST = 0, 1, 2  # what a call does: everything, only fill the batch, or all that follows the product
@@ -61,6 +61,8 @@ class Buffers(NamedTuple):
     row_loss: np.ndarray
     row_error: np.ndarray
     column_sum: np.ndarray
+    only_dead: np.ndarray
+    """(F padded,) encoder bias of the dead features, :data:`._select.NEVER` elsewhere."""
     aux_index: np.ndarray
     aux_value: np.ndarray
     aux_slope: np.ndarray
@@ -107,7 +109,7 @@ def _take_steps(
     aux_index, aux_value, aux_slope, aux_begin, aux_end = s.aux_index, s.aux_value, s.aux_slope, s.aux_begin, s.aux_end
     grad_E, grad_D, grad_b, square, along, silent = s.grad_E, s.grad_D, s.grad_b, s.square, s.along, s.silent
     m_E, m_D, m_b, v_E, v_D, v_b = s.m_E, s.m_D, s.m_b, s.v_E, s.v_D, s.v_b
-    start, middle, level, maxima, prefixes = s.start, s.middle, s.level, s.maxima, s.prefixes
+    start, middle, level, maxima, prefixes, only_dead = s.start, s.middle, s.level, s.maxima, s.prefixes, s.only_dead
     k, k_aux, by_batch, depth = s.k, s.k_aux, s.by_batch, s.cells.shape[1]
     kind = value.dtype.type
     B, n_features, width, n_chunks = batches.shape[1], len(middle), target.shape[2], len(target)
@@ -165,6 +167,10 @@ def _take_steps(
         dead = np.flatnonzero(silent >= s.dead_after)
         if s.aux_weight <= 0:
             dead = dead[:0]
+        if len(dead) > 0:
+            only_dead[:] = kind(NEVER)
+            for f in dead:
+                only_dead[f] = b_enc[f]
         for part in nb.prange(n_parts):
             low, high = part * SLOTS // n_parts, (part + 1) * SLOTS // n_parts
             top, bottom = low * B // SLOTS, high * B // SLOTS
@@ -183,10 +189,9 @@ def _take_steps(
             aux_counts[part] = 0
             _backward.count_entries(top, bottom, index, begin, end, counts[part])
             if len(dead) > 0:
-                scratch = np.empty(len(dead) + 1, value.dtype)
                 _forward.revive_rows(
-                    top, bottom, pre, b_enc, D, dead, k_aux, s.aux_weight, scratch, aux_index, aux_value, aux_begin,
-                    aux_end, sums, aux_slope, row_loss,
+                    top, bottom, pre, only_dead, D, k_aux, s.aux_weight, aux_index, aux_value, aux_begin, aux_end, sums,
+                    aux_slope, row_loss,
                 )  # fmt: skip
                 _backward.count_entries(top, bottom, aux_index, aux_begin, aux_end, aux_counts[part])
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from ._chunks import accumulate, add, add_slopes, dot, set_scaled, stretch
 from ._lanes import LANES, keep_from, load, product_tile, store
-from ._select import NEVER, kth_largest, top_k_of_row
+from ._select import NEVER, top_k_of_row
 from ._threads import JIT
 
 
@@ -166,34 +166,29 @@ def decode_rows(
 
 @nb.njit(**JIT)
 def revive_rows(
-    first: int, last: int, pre: np.ndarray, bias: np.ndarray, D: np.ndarray, dead: np.ndarray, k_aux: int,
-    aux_weight: float, scratch: np.ndarray, index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray,
-    sums: np.ndarray, slope: np.ndarray, row_loss: np.ndarray,
+    first: int, last: int, pre: np.ndarray, only_dead: np.ndarray, D: np.ndarray, k_aux: int, aux_weight: float,
+    index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray, sums: np.ndarray, slope: np.ndarray,
+    row_loss: np.ndarray,
 ) -> None:  # fmt: skip
     """Let the ``k_aux`` largest dead features of every cell explain what the code left over, gradients included.
 
-    Cell i has entries ``begin[i]`` to ``end[i]``; their residuals are the last of the cell's sums.
+    ``only_dead`` is the bias of the dead features and :data:`._select.NEVER` of all others. Cell i has entries
+    ``begin[i]`` to ``end[i]``; their residuals are the last of the cell's sums.
     """
     n_chunks, B, width = len(sums), sums.shape[2], sums.shape[3]
     R, rows, n = sums.reshape(-1), D.reshape(-1), pre.shape[1]
     flat, P = pre.reshape(-1), sums.shape[1] - 1
     kind = value.dtype.type
+    maxima = np.empty(n + 2 * LANES, value.dtype)
+    # The selection wants room for candidates, which would run into the next thread's rows.
+    some_index, some_value = np.empty(n + LANES, index.dtype), np.empty(n + LANES, value.dtype)
     for i in range(first, last):
-        n_positive = 0
-        for j in dead:
-            v = flat[i * n + j] + bias[j]
-            scratch[n_positive] = v
-            n_positive += v > 0
-        limit = kind(0)
-        if n_positive > k_aux:
-            limit = kth_largest(scratch, n_positive, k_aux)
-        start = at = begin[i]
-        for j in dead:
-            v = flat[i * n + j] + bias[j]
-            if v > 0 and v >= limit and at - start < k_aux:
-                index[at], value[at], slope[at] = j, v, 0
-                at += 1
+        found = top_k_of_row(flat, i * n, only_dead, n, k_aux, maxima, some_index, some_value, 0)
+        start = begin[i]
+        at = start + found
         end[i] = at
+        for j in range(found):
+            index[start + j], value[start + j], slope[start + j] = some_index[j], some_value[j], 0
         error = 0.0
         for chunk in range(n_chunks):
             u = ((chunk * (P + 1) + P) * B + i) * width

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import _drive, _select
-from ._chunks import BLOCK, OWN_PRODUCT, SLOTS, aligned, in_tiles, stretch
+from ._chunks import BLOCK, SLOTS, aligned, in_tiles, own_product, stretch
 from ._drive import Buffers
 from ._lanes import LANES
 from ._threads import n_parts
@@ -62,7 +62,7 @@ class SparseStep:
         shape_D, shape_E = (C, n + (C > 1), width), (n, C * width)
         room = blocks * stretch(n) + LANES
         entries = batch_size * (4 * k + k_aux)
-        self.own_product = d <= OWN_PRODUCT
+        self.own_product = own_product(d)
         prefixes = np.asarray(prefixes, np.int64)
 
         def zeros(*shape: int) -> np.ndarray:
@@ -86,6 +86,7 @@ class SparseStep:
             maxima=zeros(blocks, n + 2 * LANES),
             sums=zeros(C, P + 1, B, width), row_loss=np.empty(B), row_error=np.empty(B),
             column_sum=zeros(SLOTS, C * width),
+            only_dead=np.full(n, _select.NEVER, dtype),
             aux_index=np.empty(B * k_aux, np.int32), aux_value=np.empty(B * k_aux, dtype),
             aux_slope=np.empty(B * k_aux, dtype), aux_begin=np.arange(B) * k_aux, aux_end=np.arange(B) * k_aux,
             start=np.zeros(F + 1, np.int64), middle=np.zeros(F, np.int64),
