@@ -18,6 +18,15 @@ def as_generator(rng: SeedLike | RNGLike | None) -> np.random.Generator:
     return np.random.default_rng(rng)
 
 
+def apart(rng: np.random.Generator) -> np.random.Generator:
+    """A generator with a stream of its own, seeded by ``rng``.
+
+    Cells are often simulated from the same small seed that a training gets. Drawn from one stream, the initial
+    dictionary would then be the true directions of such a simulation, number by number.
+    """
+    return np.random.default_rng(rng.integers(2**63 - 1, size=4))
+
+
 def torch_seed(rng: np.random.Generator) -> int:
     """A seed for a torch Generator, drawn from ``rng``."""
     return int(rng.integers(2**63 - 1))

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparsesc._random import apart
+
 from ._config import TrainConfig
 from ._engines import make_engine
 from ._fill import fill_dead
@@ -109,6 +111,7 @@ def fit(
 ) -> TrainResult:
     """:func:`train` on standardised cells; ``stopped`` says after each epoch whether to end as if interrupted."""
     U, monitored, scaler = cells
+    rng = apart(rng)
     config = config.complete(*U.shape)
     arch = ARCHITECTURES[config.architecture](config)
     parameters = initial_parameters(U, config.n_features, config.k, rng)
