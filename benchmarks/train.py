@@ -44,8 +44,8 @@ class Size(NamedTuple):
 SIZES = {
     "10": Size(10, 512, 8, 1024, 40),
     "32": Size(32, 1024, 16, 1024, 40),
-    "512": Size(512, 4096, 32, 4096, 3),
-    "8192": Size(512, 8192, 64, 4096, 3),
+    "512": Size(512, 4096, 32, 4096, 10),
+    "8192": Size(512, 8192, 64, 4096, 10),
 }
 PEERS = {
     "topk": ["sae_lens", "dictionary_learning", "sparsify", "overcomplete", "sklearn"],
@@ -56,15 +56,15 @@ PEERS = {
 RECONSTRUCTION: dict[str, dict[str, dict[str, Any]]] = {
     "topk": {
         "10": {"noise": 0.3, "lr": 8e-4},
-        "32": {"noise": 0.0},
-        "512": {"noise": 0.3},
-        "8192": {"noise": 0.3},
+        "32": {"noise": 0.1, "lr": 1.5e-3},
+        "512": {"noise": 0.3, "lr": 4e-3},
+        "8192": {"noise": 0.3, "lr": 4e-3},
     },
     "batchtopk": {
         "10": {"noise": 0.0, "align": 0.0, "lr": 4e-3, "fill_dead": True},
         "32": {"noise": 0.0, "align": 0.0, "lr": 4e-3, "fill_dead": True},
-        "512": {"noise": 0.6, "lr": 1e-3},
-        "8192": {"noise": 0.6, "lr": 1e-3},
+        "512": {"noise": 0.3, "lr": 4e-3},
+        "8192": {"noise": 0.3, "lr": 4e-3},
     },
 }
 
@@ -151,8 +151,8 @@ def compare(key: str, architecture: str, options: argparse.Namespace) -> list[st
             goal = min((r["fvu"] for r in done), default=0.0)
             reconstruction = RECONSTRUCTION[architecture][key]
             variants = {"defaults": {}, "reconstruction": reconstruction}
-            if size.d > 64:  # below, the product is part of the compiled step
-                variants["reconstruction, bfloat16"] = reconstruction | {"precision": "bfloat16"}
+            if size.d > 64:  # below, half precision is never chosen
+                variants["reconstruction, float32"] = reconstruction | {"precision": "float32"}
             for label, settings in variants.items():
                 result = run([*here, json.dumps(asked | {"goal": goal, "settings": settings})], options.threads)
                 results.setdefault(f"sparsesc, {label}", []).extend([result] if result else [])

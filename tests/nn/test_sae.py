@@ -9,6 +9,7 @@ import pytest
 from scipy import sparse
 
 from sparsesc.nn import SparseAutoencoder
+from sparsesc.nn.kernels import _processor
 from sparsesc.nn._scaling import fit_scaler
 from sparsesc.nn._threshold import exact_threshold
 
@@ -45,6 +46,18 @@ def test_encode_is_the_formula(cells):
     fresh = sparse.csr_matrix((codes.data, codes.indices, codes.indptr), shape=codes.shape)
     assert fresh.has_sorted_indices
     assert fresh.has_canonical_format
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_wide_embeddings_encode_the_same_by_either_product(monkeypatch, own):
+    monkeypatch.setattr(_processor, "own_product", lambda d: own)  # whatever this processor would take
+    rng = np.random.default_rng(2)
+    cells, D = (rng.normal(size=shape).astype(np.float32) for shape in ((500, 90), (30, 90)))
+    D /= np.linalg.norm(D, axis=1, keepdims=True)
+    weights = {"W_enc": D.T.copy(), "b_enc": rng.normal(size=30), "W_dec": D, "b_dec": rng.normal(size=90)}
+    sae = SparseAutoencoder(**weights, threshold=np.full(30, 0.5, np.float32), k=3)
+    pre = (cells - sae.b_dec) @ sae.W_enc + sae.b_enc
+    np.testing.assert_allclose(sae.encode(cells).toarray(), np.where(pre > sae.threshold, pre, 0), atol=1e-4)
 
 
 def test_top_k_keeps_k_positive_entries_of_each_cell(cells):

@@ -9,8 +9,9 @@ from sparsesc.nn import ARCHITECTURES, TrainConfig, train
 from sparsesc.nn._config import default_k, default_n_features, default_prefixes
 from sparsesc.nn._metrics import fit_metrics, fraction_unexplained
 from sparsesc.nn._train import Schedule
+from sparsesc.nn.kernels._processor import half_product
 
-STEPS = 600
+STEPS = 1200
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,10 @@ def test_the_directions_that_made_the_cells_are_found(fits, sparse_cells, name):
     random = rng.normal(size=(48, 16))
     random /= np.linalg.norm(random, axis=1, keepdims=True)
     chance = np.abs(sparse_cells[2] @ random.T).max(1)
-    assert np.median(found) > 0.85
-    assert found.mean() > chance.mean() + 0.2
+    # The first features of nested dictionaries stand for several directions at once.
+    least, more = (0.75, 0.15) if name == "matryoshka" else (0.85, 0.2)
+    assert np.median(found) > least
+    assert found.mean() > chance.mean() + more
 
 
 def test_history(fits):
@@ -137,6 +140,16 @@ def test_half_precision_product_costs_little(sparse_cells):
     full, half = (fit(sparse_cells, "batchtopk", precision=p) for p in ("float32", "bfloat16"))
     fvu = [fit_metrics(r.sae, sparse_cells[1])["fvu"] for r in (full, half)]
     assert fvu[1] < fvu[0] + 0.03
+
+
+def test_automatic_precision_is_that_of_the_processor(sparse_cells):
+    rng = np.random.default_rng(3)
+    wide = (sparse_cells[0] @ rng.normal(size=(16, 96)).astype(np.float32), sparse_cells[1] @ rng.normal(size=(16, 96)))
+    for cells, half in ((sparse_cells, False), (wide, half_product(96))):
+        cells = [part.astype(np.float32) for part in cells[:2]]
+        automatic = fit(cells, "topk", max_steps=40).sae
+        same = fit(cells, "topk", max_steps=40, precision="bfloat16" if half else "float32").sae
+        np.testing.assert_array_equal(automatic.W_enc, same.W_enc)
 
 
 def test_schedule():

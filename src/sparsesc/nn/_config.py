@@ -41,8 +41,10 @@ class TrainConfig:
     decay: float = 0.2
     patience: int | None = 50
     """Epochs without a better validation FVU before the final decay begins early; ``None`` never does."""
-    precision: str = "float32"
-    """Of the encoder product: ``"float32"`` or ``"bfloat16"``. Parameters are always float32."""
+    precision: str = "auto"
+    """Of the encoder product on the CPU: ``"float32"``, ``"bfloat16"``, or ``"auto"``: half precision for wide
+    embeddings if the processor has instructions for it. Measured on simulated cells (d 100 and 512, three architectures, three
+    seeds) held-out FVU is the same to 0.6 %, in either direction. Parameters are float32."""
 
     def complete(self, n_cells: int, n_dimensions: int) -> TrainConfig:
         """The same settings with every ``None`` replaced."""

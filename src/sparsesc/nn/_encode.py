@@ -26,7 +26,8 @@ def encode_blocks(
     import torch
 
     from .kernels import _encode as kernels
-    from .kernels._chunks import BLOCK, LANES, aligned, in_tiles, own_product, stretch
+    from .kernels._chunks import BLOCK, LANES, aligned, in_tiles, stretch
+    from .kernels._processor import own_product
     from .kernels._select import NEVER, SMALLEST, padded
     from .kernels._threads import n_parts
 

@@ -15,6 +15,7 @@ from sparsesc._random import torch_seed
 from ._noise import NoisePool
 from .architectures import Architecture
 from .kernels._drive import ACTIVE, ALL, BETAS, EPSILON, ERROR, FETCH, REST
+from .kernels._processor import half_product
 from .kernels._workspace import SparseStep
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class SparseEngine:
             align=config.align * n_features / len(X),
             noise=self._noise.values if self._noise else None,
         )
-        self._half = config.precision == "bfloat16"
+        automatic = config.precision == "auto" and half_product(X.shape[1])
+        self._half = automatic or config.precision == "bfloat16"
         self._halves: list[torch.Tensor] | None = None
         self._seen, self._error, self._active = 0, 0.0, 0.0
 

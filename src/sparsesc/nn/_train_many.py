@@ -12,7 +12,7 @@ import numpy as np
 from ._config import TrainConfig
 from ._train import Cells, TrainResult, fit, standardise
 from .architectures import ARCHITECTURES
-from .kernels._chunks import NARROW
+from .kernels._processor import NARROW
 from .kernels._threads import one_thread
 
 

@@ -50,7 +50,7 @@ def fit_sae(
     batch_size: int | None = None,
     lr: float | None = None,
     patience: int | None = 50,
-    precision: str = "float32",
+    precision: str = "auto",
     device: str = "auto",
     rng: SeedLike | RNGLike | None = 0,
     key_added: str = "sae",
@@ -108,7 +108,8 @@ def fit_sae(
     patience
         Epochs without improvement on held-out cells before training winds down early; ``None`` never does.
     precision
-        ``"bfloat16"`` computes the encoder product of the training in half precision, where the CPU has it.
+        Of the encoder product in training on the CPU: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which takes half
+        precision for more than 64 dimensions where the processor has instructions for it.
     device
         ``"auto"`` (a GPU when there is one and the problem is large), ``"cpu"``, or a torch device.
     rng

@@ -49,7 +49,7 @@ def checked_config(
     from sparsesc.nn._config import default_k, default_n_features
 
     check_choice(architecture, ARCHITECTURES, name="architecture")
-    check_choice(precision, ["float32", "bfloat16"], name="precision")
+    check_choice(precision, ["auto", "float32", "bfloat16"], name="precision")
     n, d = shape
     if n < FEWEST_CELLS or d == 0:
         msg = f"Too small to learn from: {n} cells x {d} dimensions. At least {FEWEST_CELLS} cells are needed."

@@ -43,7 +43,7 @@ def sweep(
     batch_size: int | None = None,
     lr: float | None = None,
     patience: int | None = 50,
-    precision: str = "float32",
+    precision: str = "auto",
     batch_key: str | None = None,
     validation: float = 0.1,
     device: str = "auto",

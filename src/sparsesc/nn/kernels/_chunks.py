@@ -6,8 +6,6 @@ wide embedding stays in the cache while all features pass over it. Padding is ze
 
 from __future__ import annotations
 
-from functools import cache
-
 import numba as nb
 import numpy as np
 
@@ -16,24 +14,6 @@ from ._threads import JIT, MAX_PARTS
 
 SLOTS = MAX_PARTS  # parts of the rows, or of the features, that are summed one after another
 BLOCK = 32  # rows that are selected together: their pre-activations stay in the cache
-NARROW = 64  # dimensions up to which the encoder product is part of the compiled code on every machine
-
-
-@cache
-def wide_product() -> bool:
-    """Whether compiled code multiplies wide embeddings too: it is the faster one where torch's library spares AVX-512.
-
-    That is on AMD: its product there takes two to three times as long as ours. Decided by the processor's name, never
-    by a stopwatch: the same machine must give the same bits.
-    """
-    from llvmlite import binding
-
-    return binding.get_host_cpu_name().startswith("znver") and bool(binding.get_host_cpu_features().get("avx512f"))
-
-
-def own_product(d: int) -> bool:
-    """Whether the encoder product of ``d`` dimensions is part of the compiled code here."""
-    return d <= NARROW or wide_product()
 
 
 @nb.njit(**JIT)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from . import _drive, _select
-from ._chunks import BLOCK, SLOTS, aligned, in_tiles, own_product, stretch
+from ._chunks import BLOCK, SLOTS, aligned, in_tiles, stretch
 from ._drive import Buffers
 from ._lanes import LANES
+from ._processor import own_product
 from ._threads import n_parts
 
 
