@@ -9,9 +9,9 @@ import pytest
 from scipy import sparse
 
 from sparsesc.nn import SparseAutoencoder
-from sparsesc.nn.kernels import _processor
 from sparsesc.nn._scaling import fit_scaler
 from sparsesc.nn._threshold import exact_threshold
+from sparsesc.nn.kernels import _processor
 
 
 def make_sae(*, d=6, F=20, k=None, architecture="batchtopk", threshold=0.4, seed=0):

@@ -43,8 +43,8 @@ class TrainConfig:
     """Epochs without a better validation FVU before the final decay begins early; ``None`` never does."""
     precision: str = "auto"
     """Of the encoder product on the CPU: ``"float32"``, ``"bfloat16"``, or ``"auto"``: half precision for wide
-    embeddings if the processor has instructions for it. Measured on simulated cells (d 100 and 512, three architectures, three
-    seeds) held-out FVU is the same to 0.6 %, in either direction. Parameters are float32."""
+    embeddings if the processor has instructions for it. Measured on simulated cells (d 100 and 512, three
+    architectures, three seeds) held-out FVU is the same to 0.6 %, in either direction. Parameters are float32."""
 
     def complete(self, n_cells: int, n_dimensions: int) -> TrainConfig:
         """The same settings with every ``None`` replaced."""

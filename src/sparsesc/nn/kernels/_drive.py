@@ -169,8 +169,8 @@ def _take_steps(
             dead = dead[:0]
         if len(dead) > 0:
             only_dead[:] = kind(NEVER)
-            for f in dead:
-                only_dead[f] = b_enc[f]
+            for j in dead:
+                only_dead[j] = b_enc[j]
         for part in nb.prange(n_parts):
             low, high = part * SLOTS // n_parts, (part + 1) * SLOTS // n_parts
             top, bottom = low * B // SLOTS, high * B // SLOTS
