@@ -7,6 +7,7 @@ from ._coactivation import overlap_test
 from ._correlate import correlate
 from ._disentanglement import lms, msas, msgs, smi, spn
 from ._f1 import best_f1, f1_at
+from ._information import InformationTest, information_test, mutual_information
 from ._locality import GroupContrasts, group_contrasts
 from ._matching import match_features
 from ._moments import GroupMoments, group_moments
@@ -22,6 +23,7 @@ __all__ = [
     "DictionaryStability",
     "GroupContrasts",
     "GroupMoments",
+    "InformationTest",
     "RankedColumns",
     "RecoveryScores",
     "auroc",
@@ -33,11 +35,13 @@ __all__ = [
     "f1_at",
     "group_contrasts",
     "group_moments",
+    "information_test",
     "lms",
     "mann_whitney",
     "match_features",
     "msas",
     "msgs",
+    "mutual_information",
     "overdispersion",
     "overlap_test",
     "pearson_one_hot",

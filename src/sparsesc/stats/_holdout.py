@@ -34,8 +34,8 @@ def stratified_holdout(
     n_rows = len(groups[0]) if n_rows is None else n_rows
     held = np.zeros(n_rows, bool)
     assigned = np.zeros(n_rows, bool)
-    members = [rows for codes in groups for rows in _members(np.asarray(codes))]
-    for rows in [*sorted(members, key=len), np.arange(n_rows)]:
+    taking_turns = [rows for codes in groups for rows in members(np.asarray(codes))]
+    for rows in [*sorted(taking_turns, key=len), np.arange(n_rows)]:
         target = _share(len(rows), fraction, rng) - int(held[rows].sum())
         free = rows[~assigned[rows]]
         chosen = rng.permutation(free)[: max(target, 0)]
@@ -44,7 +44,8 @@ def stratified_holdout(
     return held
 
 
-def _members(codes: np.ndarray) -> list[np.ndarray]:
+def members(codes: np.ndarray) -> list[np.ndarray]:
+    """Rows of each group that has any; those with a negative code are in none."""
     rows = np.flatnonzero(codes >= 0)
     rows = rows[np.argsort(codes[rows], kind="stable")]
     return [part for part in np.split(rows, np.cumsum(np.bincount(codes[rows]))[:-1]) if len(part)] if len(rows) else []

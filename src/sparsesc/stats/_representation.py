@@ -11,6 +11,7 @@ from ._association import auroc, pearson_one_hot
 from ._disentanglement import BinnedColumns, bin_columns, lms, msas, msgs, smi, spn
 from ._probing import sparse_probe
 from ._ranks import RankedColumns, rank_columns
+from ._shuffle import shuffled_within
 from ._singular import singular_groups
 from ._two_sided_f1 import two_sided_f1
 
@@ -125,7 +126,4 @@ class RepresentationScores:
 
 def shuffled(groups: np.ndarray, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Groups dealt anew among the training cells, and among the others: their sizes stay as they are in both."""
-    out = groups.copy()
-    for rows in (np.flatnonzero(train), np.flatnonzero(~train)):
-        out[rows] = groups[rng.permutation(rows)]
-    return out
+    return shuffled_within(groups, (np.flatnonzero(train), np.flatnonzero(~train)), rng)
