@@ -8,6 +8,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from anndata import AnnData
 
 from sparsesc.decoders import ScviDecoder, as_decoder
 
@@ -18,6 +19,7 @@ _MODELS: dict[str, object] = {}
 def train(name: str):
     """A model after one epoch on synthetic counts, with a batch and a further covariate."""
     import scvi
+    import scvi.external
 
     if name in _MODELS:
         return _MODELS[name]
@@ -28,6 +30,9 @@ def train(name: str):
         if name == "LinearSCVI":
             scvi.model.LinearSCVI.setup_anndata(adata, batch_key="batch")
             model = scvi.model.LinearSCVI(adata, n_latent=5)
+        elif name == "DRVI":
+            scvi.external.DRVI.setup_anndata(adata, batch_key="batch")
+            model = scvi.external.DRVI(adata, n_latent=5, n_hidden=16)
         else:
             adata.obs["site"] = np.tile(["x", "y", "z"], adata.n_obs)[: adata.n_obs]
             adata.obs["score"] = np.linspace(0, 1, adata.n_obs)
@@ -47,7 +52,7 @@ def train(name: str):
     return model
 
 
-@pytest.mark.parametrize("name", ["SCVI", "SCANVI", "LinearSCVI", "minified"])
+@pytest.mark.parametrize("name", ["SCVI", "SCANVI", "LinearSCVI", "DRVI", "minified"])
 def test_latent_decodes_to_the_models_own_output(name):
     model = train(name)
     adata = model.adata
@@ -79,7 +84,7 @@ def test_posterior_mean_gives_normalized_expression(name, monkeypatch):
     np.testing.assert_allclose(decoder.decode(Z, decoder.covariates(adata.obs_names)), own, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["SCVI", "SCANVI", "LinearSCVI", "minified"])
+@pytest.mark.parametrize("name", ["SCVI", "SCANVI", "LinearSCVI", "DRVI", "minified"])
 def test_derivative_agrees_with_finite_differences(name):
     model = train(name)
     cells = model.adata.obs_names[:40]
@@ -117,13 +122,43 @@ def test_decoder_reads_the_cells_of_the_model_and_not_the_matrix_at_hand():
     assert torch.equal(decoder.covariates(adata.obs_names)["library"], whole["library"][::2])
 
 
-@pytest.mark.parametrize("name", ["TOTALVI", "PEAKVI", "MULTIVI"])
-def test_other_models_are_refused(name):
+def other_models():
+    """Names of all classes of models that are not built on one that is supported."""
+    import scvi
+    from scvi.model.base import BaseModelClass
+
+    supported = (scvi.model.SCVI, scvi.model.SCANVI, scvi.model.LinearSCVI)
+    kinds = {name: getattr(scvi.model, name) for name in scvi.model.__all__}
+    models = {n for n, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, BaseModelClass)}
+    return sorted(n for n in models if not issubclass(kinds[n], supported))
+
+
+def test_other_models_are_refused():
     import scvi
 
-    kind = getattr(scvi.model, name)
-    with pytest.raises(TypeError, match=rf"Cannot decode with {name}: .* SCVI, SCANVI, LinearSCVI are supported"):
-        ScviDecoder(kind.__new__(kind))
+    names = other_models()
+    assert {"TOTALVI", "PEAKVI", "MULTIVI", "CondSCVI", "AmortizedLDA"} <= set(names)
+    cells = AnnData(np.ones((3, 4), np.float32), obsm={"X_scVI": np.ones((3, 2), np.float32)})
+    for name in names:
+        kind = getattr(scvi.model, name)
+        with pytest.raises(TypeError, match=rf"Cannot decode with {name}: .* SCVI, SCANVI, LinearSCVI, DRVI are supp"):
+            as_decoder(cells, kind.__new__(kind), use_rep="X_scVI")
+
+
+def test_model_that_a_user_derived_from_scvi_is_one():
+    import scvi
+
+    class Mine(scvi.model.SCVI):
+        pass
+
+    cells = scvi.data.synthetic_iid(batch_size=5, n_genes=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Mine.setup_anndata(cells)
+        model = Mine(cells, n_latent=5)
+    model.is_trained_ = True
+    cells.obsm["X_scVI"] = np.zeros((cells.n_obs, 5), np.float32)
+    assert isinstance(as_decoder(cells, model, use_rep="X_scVI"), ScviDecoder)
 
 
 def test_errors_name_what_does_not_fit():

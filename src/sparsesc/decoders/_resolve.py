@@ -33,7 +33,7 @@ def as_decoder(adata: AnnData, decoder: Any = None, *, use_rep: str, layer: str 
         Cells with the embedding.
     decoder
         ``"pca"``: ``varm["PCs"]``, with the means of the expression matrix. A model of scvi-tools (SCVI, SCANVI,
-        LinearSCVI). A DataFrame of loadings, genes x dimensions, as ``LinearSCVI.get_loadings()`` gives. A torch
+        LinearSCVI, DRVI). A DataFrame of loadings, genes x dimensions, as ``LinearSCVI.get_loadings()`` gives. A torch
         module, or a function of arrays, that gives one column for each gene of `adata`, log-normalised. A
         :class:`~sparsesc.decoders.Decoder` of your own. ``None``: ``"pca"`` when the embedding comes from it.
     use_rep
@@ -73,7 +73,7 @@ def as_decoder(adata: AnnData, decoder: Any = None, *, use_rep: str, layer: str 
         found: Decoder = _from_pca(adata, Z, use_rep, layer)
     elif isinstance(decoder, pd.DataFrame):
         found = LinearDecoder(decoder)
-    elif type(decoder).__module__.startswith("scvi."):
+    elif any(kind.__module__.startswith("scvi.model") for kind in type(decoder).__mro__):  # a model, or made from one
         found = ScviDecoder(decoder)
     elif isinstance(decoder, type):
         msg = f"decoder must be an object, found the class {decoder.__name__}. Make one first."

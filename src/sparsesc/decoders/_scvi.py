@@ -14,12 +14,12 @@ from ._torch import evaluating, run, run_jvp
 if TYPE_CHECKING:
     import torch
 
-SUPPORTED = ("SCVI", "SCANVI", "LinearSCVI")
+SUPPORTED = ("SCVI", "SCANVI", "LinearSCVI", "DRVI")  # DRVI and others derive from SCVI, and keep its output
 _ROWS = 1024
 
 
 class ScviDecoder:
-    """The generative half of a model of scvi-tools: SCVI, SCANVI or LinearSCVI, minified ones too.
+    """The generative half of a model of scvi-tools: SCVI, SCANVI, LinearSCVI and DRVI, minified ones too.
 
     Expression is what ``get_normalized_expression`` gives for this position in the latent space: the expected share of
     each gene among the counts of a cell, with the batch and the other covariates of the cell as they are.
