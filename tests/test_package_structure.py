@@ -42,6 +42,9 @@ DEVIATIONS: dict[tuple[str, str], str] = {
     ("tl.rank_fidelity", "key_added"): "names a study of types, not an autoencoder",
     ("get.rank_fidelity", "key"): "names a study of types, not an autoencoder",
     ("pl.rank_fidelity", "key"): "names a study of types, not an autoencoder",
+    ("tl.count_diagnostics", "key_added"): "names tables of distributions of counts, not an autoencoder",
+    ("get.count_diagnostics", "key"): "names tables of distributions of counts, not an autoencoder",
+    ("pl.count_diagnostics", "key"): "names tables of distributions of counts, not an autoencoder",
     ("pp.pool_gene_embeddings", "key_added"): "names an embedding in obsm, not an autoencoder",
 }
 

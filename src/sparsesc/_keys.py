@@ -30,6 +30,7 @@ STEERING = "steering"
 STABILITY = "stability"
 VALIDATION = "validation_obs"
 
+COUNT_TABLES = ("genes", "families", "summary")
 RANK_FIDELITY_TABLES = ("summary", "pairs", "outliers", "neighbors", "neighbor_groups", "rules", "sparsity")
 
 WEIGHT_NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")

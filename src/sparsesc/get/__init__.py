@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._count_diagnostics import count_diagnostics
 from ._features import features
 from ._locality import locality
 from ._mudata import mudata
@@ -12,6 +13,7 @@ from ._tables import association, differential, enrichment, genes
 
 __all__ = [
     "association",
+    "count_diagnostics",
     "differential",
     "enrichment",
     "features",

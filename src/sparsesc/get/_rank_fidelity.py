@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from sparsesc import _keys
-from sparsesc import _validation as check
+
+from ._study import read_study
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -36,10 +35,6 @@ def rank_fidelity(adata: AnnData, table: str = "summary", key: str = "rank_fidel
     ValueError
         If there is no such table.
     """
-    check.check_adata(adata)
-    check.check_choice(table, _keys.RANK_FIDELITY_TABLES, name="table")
-    entry = adata.uns.get(key)
-    if not isinstance(entry, Mapping) or table not in entry:
-        msg = f"Did not find a study of ranks in adata.uns[{key!r}]. Run ssc.tl.rank_fidelity first."
-        raise KeyError(msg)
-    return pd.DataFrame(entry[table]).copy()
+    return read_study(
+        adata, table, key, _keys.RANK_FIDELITY_TABLES, what="a study of ranks", writer="ssc.tl.rank_fidelity"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._association import association
+from ._count_diagnostics import count_diagnostics
 from ._differential import differential
 from ._enrichment import enrichment
 from ._feature_card import feature_card
@@ -20,6 +21,7 @@ from ._training import training
 
 __all__ = [
     "association",
+    "count_diagnostics",
     "differential",
     "enrichment",
     "feature_card",

@@ -94,8 +94,28 @@ def expression_rows(adata: AnnData, layer: str | None) -> tuple[sparse.csr_matri
     return rows, bool((rows.data == np.floor(rows.data)).all())
 
 
+def whole_counts(adata: AnnData, layer: str | None, *, only: str) -> sparse.csr_matrix:
+    """:func:`expression_rows` when all values are whole numbers; errors say what `only` counts are needed for.
+
+    Raises
+    ------
+    ValueError
+        If values are not counts.
+    """
+    counts, whole = expression_rows(adata, layer)
+    if not whole:
+        name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+        layers = check.listing(k for k in adata.layers.keys() if k is not None)
+        msg = (
+            f"{name} holds values that are not whole numbers, as after normalisation, but only {only}. Name a layer of "
+            f"counts (layers here: {layers})."
+        )
+        raise ValueError(msg)
+    return counts
+
+
 def count_rows(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
-    """The same, when the values are on the scale of counts.
+    """``X`` or a layer as CSR, when the values are on the scale of counts.
 
     Values that are not whole are let pass with a warning as long as they cannot be logarithms: counts corrected for
     ambient RNA, or counts divided by the cell's total.

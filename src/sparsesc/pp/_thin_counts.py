@@ -11,7 +11,7 @@ from sparsesc._random import as_generator, describe
 from sparsesc.stats._thinning import overdispersion as estimate_overdispersion
 from sparsesc.stats._thinning import thin_counts as thin
 
-from ._counts import expression_rows
+from ._counts import whole_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -126,7 +126,7 @@ def thin_counts(
         raise ValueError(msg)
     check.check_adata(adata)
     slots = _free_slots(adata, key_added)
-    counts = _counts(adata, layer)
+    counts = whole_counts(adata, layer, only="counts can be thinned")
     excess = None if method == "poisson" else _overdispersion(adata, counts, overdispersion, groupby)
     if excess is not None and overdispersion is None:
         _warn_of_mixture(excess, counts)
@@ -155,19 +155,6 @@ def thin_counts(
         + ("" if excess is None else f"; median overdispersion {np.median(excess):.3g}")
     )
     return adata if copy else None
-
-
-def _counts(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
-    counts, whole = expression_rows(adata, layer)
-    if not whole:
-        name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-        layers = check.listing(k for k in adata.layers.keys() if k is not None)
-        msg = (
-            f"{name} holds values that are not whole numbers, as after normalisation, but only counts can be thinned. "
-            f"Name a layer of counts (layers here: {layers})."
-        )
-        raise ValueError(msg)
-    return counts
 
 
 def _overdispersion(adata: AnnData, counts: sparse.csr_matrix, given: Any, groupby: str | None) -> np.ndarray:

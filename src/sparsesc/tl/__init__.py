@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._annotate_features import annotate_features
 from ._apply_sae import apply_sae
 from ._compare_representations import compare_representations
+from ._count_diagnostics import count_diagnostics
 from ._differential_features import differential_features
 from ._feature_absorption import feature_absorption
 from ._feature_association import feature_association
@@ -22,6 +23,7 @@ __all__ = [
     "annotate_features",
     "apply_sae",
     "compare_representations",
+    "count_diagnostics",
     "differential_features",
     "feature_absorption",
     "feature_association",

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sparsesc.get import count_diagnostics as read
+
+from . import _style, _utils
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from mudata import MuData
+
+    from ._utils import Drawn, Save
+
+# Of Okabe and Ito, as blue and orange: green and purple beside them.
+_COLORS = {"poisson": _style.BLUE, "nb": _style.ORANGE, "zinb": "#009E73", "lognormal": "#CC79A7"}
+_NAMES = {
+    "poisson": "Poisson",
+    "nb": "negative binomial",
+    "zinb": "zero-inflated NB",
+    "lognormal": "rounded log-normal",
+}
+
+
+def count_diagnostics(
+    adata: AnnData | MuData,
+    *,
+    key: str = "count_diagnostics",
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: Save = None,
+    return_fig: bool | None = None,
+) -> Drawn:
+    """Mean and variance of each gene with the family that fits it, its zeros, and how often each family is best.
+
+    Parameters
+    ----------
+    adata
+        Object with the tables of :func:`sparsesc.tl.count_diagnostics`.
+    key
+        Entry of ``uns``.
+    figsize
+        Width and height in inches.
+    ax
+        Axes whose place all panels take.
+    show
+        Show the figure. ``None``: ``sc.settings.autoshow``.
+    save
+        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``count_diagnostics{suffix}``, as in scanpy; a ``Path``,
+        or a string with a folder in it, is taken as it is.
+    return_fig
+        Return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes: ``"variance"``, ``"zeros"``
+    (observed less expected share of zeros) and ``"families"``; else ``None``. `adata` stays as it is.
+
+    Raises
+    ------
+    KeyError
+        If there are no such tables.
+
+    Notes
+    -----
+    The dashed line is the variance of Poisson variables in cells of these sizes, the full line adds the median
+    overdispersion. Rates may differ between groups of cells that were named; the lines do not show that.
+    """
+    table, families = read(adata, "genes", key=key), read(adata, "families", key=key)
+    summary = read(adata, "summary", key=key).set_index("statistic")["value"]
+    scale = _utils.text_scale()
+    fig, grid = _utils.area(
+        ax, (10.6 * scale, 3.4 * scale) if figsize is None else figsize, 1, 3, width_ratios=[1.1, 1.1, 0.8]
+    )
+    axes = {name: fig.add_subplot(grid[0, i]) for i, name in enumerate(("variance", "zeros", "families"))}
+    _variance(axes["variance"], table, summary)
+    _zeros(axes["zeros"], table)
+    _families(axes["families"], families)
+    for panel in axes.values():
+        _style.tidy(panel)
+    return _utils.finish(fig, axes, name="count_diagnostics", ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _variance(ax: Axes, table: pd.DataFrame, summary: pd.Series) -> None:
+    mean, variance = table["mean"].to_numpy(float), table["variance"].to_numpy(float)
+    rasterized = _utils.rasterize(len(table))
+    for family, color in _COLORS.items():
+        own = (table["family"] == family).to_numpy()
+        ax.scatter(mean[own], variance[own], s=6, color=color, alpha=0.5, linewidths=0, rasterized=rasterized)
+    x = np.geomspace(mean.min(), mean.max(), 100)
+    second = x**2 * (1 + summary["size_cv2"])  # mean square of the expected counts
+    poisson = x + x**2 * summary["size_cv2"]
+    ax.plot(x, poisson, color="black", lw=1, ls="--", label="Poisson")
+    phi = float(summary["overdispersion"])
+    if phi > 0:  # nan where no gene is expressed enough to tell
+        ax.plot(x, poisson + phi * second, color="black", lw=1, label=f"overdispersion {phi:.2g}")
+    ax.set(xscale="log", yscale="log", xlabel="Mean count", ylabel="Variance")
+    ax.legend(loc="upper left", frameon=False, fontsize="small", handlelength=1.6)
+
+
+def _zeros(ax: Axes, table: pd.DataFrame) -> None:
+    mean, zeros = table["mean"].to_numpy(float), table["zeros"].to_numpy(float)
+    rasterized = _utils.rasterize(len(table))
+    for family in ("poisson", "lognormal", "nb"):
+        excess = 100 * (zeros - table[f"zeros_{family}"].to_numpy(float))
+        ax.scatter(mean, excess, s=6, color=_COLORS[family], alpha=0.5, linewidths=0, rasterized=rasterized)
+        ax.scatter([], [], s=16, color=_COLORS[family], label=_NAMES[family])
+    ax.axhline(0, color="black", lw=0.8, zorder=0)
+    ax.set(xscale="log", xlabel="Mean count", ylabel="Zeros: observed - expected\n(% of cells)")
+    ax.legend(loc="best", frameon=False, fontsize="small", handletextpad=0.1)
+
+
+def _families(ax: Axes, families: pd.DataFrame) -> None:
+    share = 100 * families["share"].to_numpy(float)
+    y = np.arange(len(families))
+    ax.barh(y, share, color=[_COLORS[name] for name in families.index], height=0.7)
+    for place, value in zip(y, share, strict=True):
+        ax.annotate(f"{value:.3g}%", (value, place), (3, 0), textcoords="offset points", va="center", fontsize="small")
+    ax.set_yticks(y, [_style.wrap(_NAMES[name], 12) for name in families.index])
+    ax.set_ylim(len(families) - 0.5, -0.5)
+    ax.set_xlim(0, 1.25 * max(share.max(), 1e-9))
+    ax.set_xlabel("Genes with the lowest BIC (%)")
