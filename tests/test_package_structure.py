@@ -45,6 +45,11 @@ DEVIATIONS: dict[tuple[str, str], str] = {
     ("tl.count_diagnostics", "key_added"): "names tables of distributions of counts, not an autoencoder",
     ("get.count_diagnostics", "key"): "names tables of distributions of counts, not an autoencoder",
     ("pl.count_diagnostics", "key"): "names tables of distributions of counts, not an autoencoder",
+    ("tl.saliency", "key_added"): "names what drives a model, not an autoencoder",
+    ("tl.geneset_impact", "key"): "names what drives a model, not an autoencoder",
+    ("get.saliency", "key"): "names what drives a model, not an autoencoder",
+    ("get.geneset_impact", "key"): "names what drives a model, not an autoencoder",
+    ("pl.geneset_impact", "key"): "names what drives a model, not an autoencoder",
     ("pp.pool_gene_embeddings", "key_added"): "names an embedding in obsm, not an autoencoder",
 }
 

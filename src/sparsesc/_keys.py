@@ -30,6 +30,16 @@ STEERING = "steering"
 STABILITY = "stability"
 VALIDATION = "validation_obs"
 
+SALIENCY_KEY = "saliency"
+UNITS = "units"
+INPUTS = "inputs"
+SALIENT_CELLS = "cells"
+PAIRS = "pairs"
+NODE_WEIGHTS = "node_weights"
+INPUT_VALUES = "values"
+IMPACT = "impact"
+IMPACT_CONTRAST = "impact_contrast"
+
 COUNT_TABLES = ("genes", "families", "summary")
 RANK_FIDELITY_TABLES = ("summary", "pairs", "outliers", "neighbors", "neighbor_groups", "rules", "sparsity")
 
@@ -76,6 +86,9 @@ SIMILARITY_COLUMNS = (
     "padj",
     "decoder_cosine",
 )
+SALIENCY_COLUMNS = ("unit", "gene", "saliency", "signed")
+IMPACT_COLUMNS = ("unit", "term", "impact", "sd", "scaled", "score", "pval", "padj", "n_genes", "genes")
+IMPACT_CONTRAST_COLUMNS = ("unit", "term", "impact_a", "impact_b", "difference", "score", "pval", "padj")
 LOCALITY_COLUMNS = ("feature", "category", "mean_in", "mean_out", "statistic", "pval", "padj")
 
 
@@ -136,6 +149,21 @@ class ThinKeys:
 def thin_keys(key: str = "thin") -> ThinKeys:
     """Slots that belong to a thinning."""
     return ThinKeys(key=key, train=f"{key}_train", test=f"{key}_test", overdispersion=f"{key}_overdispersion")
+
+
+@dataclass(frozen=True)
+class SaliencyKeys:
+    """Slots of the saliency of one model in an AnnData."""
+
+    key: str
+    """Entry of ``uns``."""
+    genes: str
+    """Entry of ``varm``: genes x units."""
+
+
+def saliency_keys(key: str = SALIENCY_KEY) -> SaliencyKeys:
+    """Slots that belong to a saliency."""
+    return SaliencyKeys(key=key, genes=key)
 
 
 def steered_key(use_rep: str) -> str:

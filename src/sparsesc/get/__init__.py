@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from ._count_diagnostics import count_diagnostics
 from ._features import features
+from ._geneset_impact import geneset_impact
 from ._locality import locality
 from ._mudata import mudata
 from ._rank_fidelity import rank_fidelity
 from ._sae import sae
+from ._saliency import saliency
 from ._similarity import similarity
 from ._tables import association, differential, enrichment, genes
 
@@ -18,9 +20,11 @@ __all__ = [
     "enrichment",
     "features",
     "genes",
+    "geneset_impact",
     "locality",
     "mudata",
     "rank_fidelity",
     "sae",
+    "saliency",
     "similarity",
 ]

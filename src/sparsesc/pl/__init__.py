@@ -10,6 +10,7 @@ from ._feature_card import feature_card
 from ._feature_density import feature_density
 from ._feature_umap import feature_umap
 from ._genes import genes
+from ._geneset_impact import geneset_impact
 from ._locality import locality
 from ._rank_fidelity import rank_fidelity
 from ._representations import representations
@@ -28,6 +29,7 @@ __all__ = [
     "feature_density",
     "feature_umap",
     "genes",
+    "geneset_impact",
     "locality",
     "rank_fidelity",
     "representations",

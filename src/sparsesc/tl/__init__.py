@@ -14,7 +14,9 @@ from ._feature_genes import feature_genes
 from ._feature_locality import feature_locality
 from ._feature_similarity import feature_similarity
 from ._fit_sae import fit_sae
+from ._geneset_impact import geneset_impact
 from ._rank_fidelity import rank_fidelity
+from ._saliency import saliency
 from ._stability import stability
 from ._steer import steer
 from ._sweep import sweep
@@ -32,7 +34,9 @@ __all__ = [
     "feature_locality",
     "feature_similarity",
     "fit_sae",
+    "geneset_impact",
     "rank_fidelity",
+    "saliency",
     "stability",
     "steer",
     "sweep",

@@ -78,7 +78,7 @@ def pseudobulk(
     if not known.all():
         keys = ", ".join(repr(k) for k in (condition_key, sample_key, groupby) if k is not None)
         _logging.info(f"{int((~known).sum())} of {adata.n_obs} cells lack a value of {keys} and are left out")
-    paired, known = _pair_samples(condition, sample, known, condition_key, sample_key)
+    paired, known = pair_samples(condition, sample, known, condition_key, sample_key)
 
     codings = pd.DataFrame(
         {
@@ -128,7 +128,7 @@ def covariate_columns(units: pd.DataFrame) -> np.ndarray:
     return np.column_stack(parts)
 
 
-def _pair_samples(
+def pair_samples(
     condition: Labels, sample: Labels, known: np.ndarray, condition_key: str, sample_key: str
 ) -> tuple[bool, np.ndarray]:
     """Whether samples were seen under several conditions, and the cells of samples that count.

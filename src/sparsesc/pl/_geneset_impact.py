@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from sparsesc import _validation as check
+from sparsesc.get import geneset_impact as read
+
+from . import _style, _utils
+from ._association import on_diagonal
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+    from ._utils import Drawn, Save
+
+_VALUES = {"scaled": "impact, scaled per set", "score": "score against random sets", "impact": "impact"}
+
+
+def geneset_impact(
+    adata: AnnData,
+    units: str | int | Sequence[str | int] | None = None,
+    *,
+    key: str = "saliency",
+    terms: str | Sequence[str] | None = None,
+    n_terms: int = 30,
+    n_units: int = 30,
+    value: Literal["scaled", "score", "impact"] = "scaled",
+    mark: float = 0.7,
+    alpha: float = 0.05,
+    strip: str = "HALLMARK_",
+    cmap: str | Colormap | None = None,
+    vmax: float | None = None,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: Save = None,
+    return_fig: bool | None = None,
+) -> Drawn:
+    """Heat map of the impact of gene sets on units, scaled per set, with marks for what is large and what is tested.
+
+    Parameters
+    ----------
+    adata
+        Object with the results of :func:`sparsesc.tl.geneset_impact`.
+    units
+        Units to show. ``None``: those that the shown sets have most impact on.
+    key
+        Name of the saliency.
+    terms
+        Sets to show. ``None``: those with the smallest adjusted p-values.
+    n_terms, n_units
+        How many sets and units to choose.
+    value
+        ``"scaled"``: impact between its smallest and largest over units, per set; ``"score"``: impact against that of
+        random sets, in standard deviations; ``"impact"`` itself.
+    mark
+        With ``"scaled"``: values above it get a frame.
+    alpha
+        Adjusted p-values below it get a dot.
+    strip
+        What to leave out at the beginning of names of sets.
+    cmap
+        Colour map. ``None``: from white to dark, or blue to red for scores.
+    vmax
+        End of the colour scale.
+    figsize
+        Width and height in inches. ``None``: from the number of sets and units.
+    ax
+        Axes to draw on.
+    show
+        Show the figure. ``None``: ``sc.settings.autoshow``.
+    save
+        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``geneset_impact{suffix}``, as in scanpy; a ``Path``, or
+        a string with a folder in it, is taken as it is.
+    return_fig
+        Return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``; else with ``show=False`` the axes; else ``None``. `adata` stays as it is.
+
+    Raises
+    ------
+    KeyError
+        If the impact was not computed, or there is no such unit or set.
+    ValueError
+        If an option is out of its range.
+
+    Notes
+    -----
+    Every row of scaled values has a 1 by construction, whether the set matters or not. Trust what has both marks.
+    """
+    check.check_choice(value, _VALUES, name="value")
+    n_terms = check.check_positive_int(n_terms, name="n_terms")
+    n_units = check.check_positive_int(n_units, name="n_units")
+    table = read(adata, units, key=key)
+    table[["unit", "term"]] = table[["unit", "term"]].astype(str)
+    if table.empty:
+        msg = "These units were not tested: they are silent. Leave units out to see others."
+        raise ValueError(msg)
+    shown = _terms(table, terms, n_terms)
+    wide = {name: _wide(table, name, shown) for name in ("scaled", "padj", value)}
+    if units is None:
+        wide = {name: part[_units(wide, n_units, mark, alpha)] for name, part in wide.items()}
+    ordered = on_diagonal(wide["scaled"].T).T
+    rows = on_diagonal(ordered).index
+    values, padj = (wide[name].loc[rows, ordered.columns] for name in (value, "padj"))
+
+    labels = [_style.wrap(term.removeprefix(strip), 40, 1) for term in values.index]
+    columns = [_style.wrap(unit, 30, 1) for unit in values.columns]
+    size = (2.2 + 0.21 * len(columns) + 0.085 * max(map(len, labels)), 1.1 + 0.2 * len(labels))
+    scale = _utils.text_scale()
+    fig, heat = _utils.one_axes(ax, *((scale * size[0], scale * size[1]) if figsize is None else figsize))
+    numbers = values.to_numpy(float)
+    low, high = _style.limits(
+        numbers, center=0.0 if value == "score" else None, full=(0, 1) if value == "scaled" else None
+    )
+    end = high if vmax is None else float(vmax)
+    chosen = _style.get_cmap(cmap, "RdBu_r" if value == "score" else "Greys")
+    mesh = heat.pcolormesh(
+        numbers, norm=Normalize(-end if low < 0 else 0, end), cmap=chosen, edgecolors="white", linewidth=0.5
+    )
+    _mark(heat, wide["scaled"].loc[rows, ordered.columns].to_numpy() > mark if value == "scaled" else None)
+    y, x = np.nonzero(padj.to_numpy() < alpha)
+    heat.scatter(x + 0.5, y + 0.5, s=14, color=_style.ORANGE, edgecolors="white", linewidths=0.5, zorder=3)
+    heat.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90)
+    heat.set_yticks(np.arange(len(labels)) + 0.5, labels)
+    heat.tick_params(length=0, labelsize="small")
+    heat.set(xlim=(0, len(columns)), ylim=(len(labels), 0))
+    heat.spines[:].set_visible(False)
+    heat.grid(visible=False)
+    bar = fig.colorbar(mesh, ax=heat, pad=0.02, shrink=min(1.0, 2.0 / size[1]), aspect=14, anchor=(0, 1))
+    bar.set_label(_VALUES[value])
+    bar.outline.set_visible(False)
+    _legend(heat, mark if value == "scaled" else None, alpha)
+    return _utils.finish(fig, heat, name="geneset_impact", ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _terms(table: pd.DataFrame, terms: str | Sequence[str] | None, n: int) -> list[str]:
+    """Sets by name, or those with the smallest p anywhere."""
+    if terms is None:
+        best = table.sort_values(["padj", "score"], ascending=[True, False], kind="stable")
+        return list(dict.fromkeys(best["term"]))[:n]
+    names = check.as_list(terms)
+    missing = [name for name in names if name not in set(table["term"])]
+    if missing:
+        msg = (
+            f"Did not find the gene sets {check.listing(missing)}. Tested were {check.listing(table['term'].unique())}."
+        )
+        raise KeyError(msg)
+    return names
+
+
+def _wide(table: pd.DataFrame, value: str, terms: list[str]) -> pd.DataFrame:
+    """Sets x units."""
+    return table.pivot(index="term", columns="unit", values=value).loc[terms, list(dict.fromkeys(table["unit"]))]
+
+
+def _units(wide: dict[str, pd.DataFrame], n: int, mark: float, alpha: float) -> list[str]:
+    """The unit with most of each set, then those with most sets that have both marks."""
+    scaled = wide["scaled"]
+    first = scaled.idxmax(axis=1)
+    both = ((scaled > mark) & (wide["padj"] < alpha)).sum() + 1e-6 * scaled.max()
+    order = [*dict.fromkeys(first), *both.sort_values(ascending=False, kind="stable").index]
+    kept = set(list(dict.fromkeys(order))[:n])
+    return [unit for unit in scaled.columns if unit in kept]
+
+
+def _mark(ax: Axes, large: np.ndarray | None) -> None:
+    """A frame around what is large."""
+    if large is None:
+        return
+    for y, x in zip(*np.nonzero(large), strict=True):
+        ax.add_patch(Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, fill=False, edgecolor=_style.BLUE, linewidth=1.2))
+
+
+def _legend(ax: Axes, mark: float | None, alpha: float) -> None:
+    handles = [Line2D([], [], ls="", marker="o", ms=4, color=_style.ORANGE, label=f"padj < {alpha:g}")]
+    if mark is not None:
+        handles.append(Line2D([], [], ls="", marker="s", mfc="none", mec=_style.BLUE, ms=7, label=f"> {mark:g}"))
+    ax.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0.08, 0.0),
+        bbox_transform=_utils.inches_from(ax, (1, 0)),
+        frameon=False,
+        fontsize="small",
+        borderaxespad=0,
+        handletextpad=0.3,
+    )
