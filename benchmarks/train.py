@@ -28,7 +28,7 @@ from ._machine import machine
 CELLS = 20_000
 TIME_LIMIT = 600  # seconds for one run of a peer
 PURSUIT = ("sklearn",)  # codes by an optimisation for each cell, with signs: another problem, shown for its time alone
-SLOW = 1.5  # times the fastest peer: slower ones run once
+SLOW = 1.25  # times the fastest peer: slower ones run once
 
 
 class Size(NamedTuple):
@@ -45,7 +45,7 @@ SIZES = {
     "10": Size(10, 512, 8, 1024, 40),
     "32": Size(32, 1024, 16, 1024, 40),
     "512": Size(512, 4096, 32, 4096, 10),
-    "8192": Size(512, 8192, 64, 4096, 10),
+    "8192": Size(512, 8192, 64, 4096, 5),
 }
 PEERS = {
     "topk": ["sae_lens", "dictionary_learning", "sparsify", "overcomplete", "sklearn"],

@@ -13,6 +13,7 @@ from sparsesc.nn._engines import SparseEngine, TorchEngine
 from sparsesc.nn.kernels import _workspace
 from sparsesc.nn.kernels._drive import DEAD as DEAD_FEATURES
 from sparsesc.nn.kernels._drive import FETCH, LOSS, NORM, REST
+from sparsesc.nn.kernels._processor import own_half_product
 from sparsesc.nn.kernels._threads import one_thread
 from sparsesc.nn.kernels._workspace import SparseStep
 
@@ -162,3 +163,26 @@ def test_both_engines_take_the_same_steps(name):
     for name_, value in dense.items():
         np.testing.assert_allclose(sparse[name_], value, atol=2e-4, err_msg=name_)
     np.testing.assert_allclose(engines[0].drain(), engines[1].drain(), rtol=1e-4)
+
+
+@pytest.mark.skipif(not own_half_product(), reason="this processor has no bfloat16 instructions, or tile units")
+@pytest.mark.parametrize("d", [70, 512])
+def test_half_precision_product_is_that_of_rounded_factors(d):
+    rng = np.random.default_rng(0)
+    cells, decoder = (rng.normal(size=(n, d)).astype(np.float32) for n in (B, F))
+    decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
+    start = {"E": decoder, "D": decoder, "b_enc": np.zeros(F, np.float32), "b_dec": np.zeros(d, np.float32)}
+    settings = {"k": K, "batch_size": B, "by_batch": False, "prefixes": np.array([F]), "k_aux": K_AUX, "clip": 1.0}
+    step = SparseStep(cells, **start, **settings, aux_weight=0.0, dead_after=1000, half=True)
+    for rate in (1e-2, 0.0):  # the second product is with weights that a step has changed
+        weights = step.parameters()
+        take(step, rate)
+        factors = [torch.from_numpy(part).bfloat16().double() for part in (cells - weights["b_dec"], weights["E"])]
+        np.testing.assert_allclose(step.buffers.pre[:, :F], (factors[0] @ factors[1].T).numpy(), atol=1e-4)
+
+
+def test_half_precision_is_for_single_precision_parameters():
+    weights = {"E": np.ones((F, D)), "D": np.ones((F, D)), "b_enc": np.zeros(F), "b_dec": np.zeros(D)}
+    settings = {"k": K, "batch_size": B, "by_batch": False, "prefixes": np.array([F]), "k_aux": K_AUX, "clip": 1.0}
+    with pytest.raises(TypeError, match="float64"):
+        SparseStep(np.ones((B, D)), **weights, **settings, aux_weight=0.0, dead_after=1000, half=True)

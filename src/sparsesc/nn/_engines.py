@@ -70,6 +70,8 @@ class SparseEngine:
     ) -> None:
         B, n_features = config.batch_size or len(X), config.n_features
         self._noise = NoisePool(config.noise, B * X.shape[1], rng) if config.noise > 0 else None
+        automatic = config.precision == "auto" and half_product(X.shape[1])
+        self._half = automatic or config.precision == "bfloat16"
         self.state = SparseStep(
             X,
             **{name: parameters[name] for name in ("E", "D", "b_enc", "b_dec")},
@@ -83,16 +85,15 @@ class SparseEngine:
             clip=config.clip,
             align=config.align * n_features / len(X),
             noise=self._noise.values if self._noise else None,
+            half=self._half,
         )
-        automatic = config.precision == "auto" and half_product(X.shape[1])
-        self._half = automatic or config.precision == "bfloat16"
         self._halves: list[torch.Tensor] | None = None
         self._seen, self._error, self._active = 0, 0.0, 0.0
 
     def run(self, batches: np.ndarray, lr: np.ndarray, progress: np.ndarray) -> None:
         """Steps in compiled code; for wide embeddings with the encoder product by torch."""
         places = np.zeros(len(batches), np.int64) if self._noise is None else self._noise.places(len(batches))
-        if self.state.own_product and not self._half:
+        if self.state.own_product:
             self._note(batches, self.state.run(batches, places, lr, ALL))
             return
         for step in range(len(batches)):

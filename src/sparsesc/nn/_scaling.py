@@ -35,20 +35,29 @@ class Scaler:
         Codes and thresholds are rescaled so that decoder rows have unit norm in original units; the same entries stay
         active.
         """
-        E, D = E.astype(np.float64), D.astype(np.float64)
-        if self.forward is None or self.backward is None:  # a number instead of a matrix
-            rows, encoder, centre = D * self.scale, E.T / self.scale, b_dec.astype(np.float64) * self.scale
+        if self.forward is None or self.backward is None:  # a number: it cancels out of both matrices
+            norm = row_norms(D)
+            length = norm * self.scale
+            encoder, rows = E * norm[:, None].astype(E.dtype), D / norm[:, None].astype(D.dtype)
+            centre = b_dec.astype(np.float64) * self.scale
         else:
-            rows, encoder, centre = D @ self.backward, self.forward @ E.T, b_dec.astype(np.float64) @ self.backward
-        length = np.linalg.norm(rows, axis=1)
-        length[length == 0] = 1
+            rows = D.astype(np.float64) @ self.backward
+            length = row_norms(rows)
+            encoder, rows = (E.astype(np.float64) @ self.forward) * length[:, None], rows / length[:, None]
+            centre = b_dec.astype(np.float64) @ self.backward
         return {
-            "W_enc": (encoder * length).astype(np.float32),
+            "W_enc": np.ascontiguousarray(encoder.T, dtype=np.float32),
             "b_enc": (b_enc * length).astype(np.float32),
-            "W_dec": (rows / length[:, None]).astype(np.float32),
+            "W_dec": rows.astype(np.float32, copy=False),
             "b_dec": (self.mean + centre).astype(np.float32),
             "threshold": (np.maximum(threshold, 0) * length).astype(np.float32),
         }
+
+
+def row_norms(rows: np.ndarray) -> np.ndarray:
+    """Length of each row in float64, one for a row of zeros."""
+    length = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return np.where(length == 0, 1.0, length)
 
 
 def fit_scaler(X: np.ndarray, *, whiten: bool = False) -> Scaler:

@@ -122,7 +122,8 @@ def fit(
 
     schedule = Schedule(config)
     history: list[dict[str, float]] = []
-    best, best_epoch, best_score = engine.parameters(), -1, np.inf
+    best: dict[str, np.ndarray] | None = None
+    best_epoch, best_score = -1, np.inf
     interrupted = False
     try:
         while not schedule.done() and not interrupted:
@@ -133,18 +134,20 @@ def fit(
             train_fvu, l0, dead = engine.drain()
             row = {"epoch": len(history), "train_fvu": train_fvu, "validation_fvu": np.nan, "l0": l0}
             row |= {"dead_fraction": dead, "lr": schedule.last_lr, "seconds": 0.0}
-            state, score = engine.parameters(), 0.0
-            if monitored is not None:
+            if monitored is None:
+                best_epoch = len(history)
+            else:
+                state = engine.parameters()
                 sae = _in_training_units(arch.inference(state, reference), config)
                 codes = sae.encode(monitored)
                 row["validation_fvu"] = score = fraction_unexplained(monitored, sae.decode(codes))
                 density = codes.nnz / (len(monitored) * config.k)
                 if arch.by_batch is None and density > _TOO_DENSE:
                     score = 1e3 * density  # anything sparse enough is better, then the sparsest
-            if monitored is None or score < best_score * (1 - _TOLERANCE):
-                best, best_epoch, best_score = state, len(history), score
-            elif config.patience is not None and len(history) - best_epoch >= config.patience:
-                schedule.begin_decay()
+                if score < best_score * (1 - _TOLERANCE):
+                    best, best_epoch, best_score = state, len(history), score
+                elif config.patience is not None and len(history) - best_epoch >= config.patience:
+                    schedule.begin_decay()
             row["seconds"] = time.perf_counter() - begun
             history.append(row)
             if on_epoch is not None:
@@ -152,11 +155,9 @@ def fit(
             interrupted = stopped is not None and stopped()
     except KeyboardInterrupt:
         interrupted = True
-        if best_epoch < 0:
-            best = engine.parameters()
 
     seen = U if monitored is None else _both_kinds(U, monitored)
-    weights = arch.inference(best, seen)
+    weights = arch.inference(engine.parameters() if best is None else best, seen)
     if config.fill_dead and arch.by_batch:
         weights = fill_dead(weights, seen, config.k, rng)
     folded = scaler.fold(**weights)

@@ -10,6 +10,7 @@ import numba as nb
 import numpy as np
 
 from ._chunks import SLOTS, accumulate, dot
+from ._halves import pack_half
 from ._lanes import LANES, load, spread, square_root, store, total
 from ._threads import JIT
 
@@ -76,7 +77,7 @@ def differentiate_features(
     n_chunks, B, width = seen.shape
     P, whole, n_features = sums.shape[1] - 1, E.shape[1], len(middle)
     x, R, encoder, decoder = seen.reshape(-1), sums.reshape(-1), E.reshape(-1), D.reshape(-1)
-    gE, gD, sent = grad_E.reshape(-1), grad_D.reshape(-1), toward.reshape(-1)
+    gE, gD, to = grad_E.reshape(-1), grad_D.reshape(-1), toward.reshape(-1)
     for f in range(part, n_features, n_parts):
         s = grad_b.dtype.type(0)
         for e in range(start[f], start[f + 1]):
@@ -85,39 +86,45 @@ def differentiate_features(
         square[f] = s * s
         along[f] = 0
         silent[f] = 0 if middle[f] > start[f] else silent[f] + n_rows
+        sent = (f % SLOTS) * whole
+        for c in range(0, whole, LANES):
+            store(to, sent + c, load(to, sent + c) - spread(s) * load(encoder, f * whole + c))
     zero = spread(grad_b.dtype.type(0))
     for chunk in range(n_chunks):
         own = chunk * (P + 1) * B * width
+        # One matrix after the other: a chunk of the residuals fits into the cache, with one of the cells it would not.
         for f in range(part, n_features, n_parts):
-            in_E, in_D = f * whole + chunk * width, (chunk * D.shape[1] + f) * width
+            at = (chunk * D.shape[1] + f) * width
             for c in range(0, width, LANES):
-                store(gE, in_E + c, zero)
-                store(gD, in_D + c, zero)
-            if start[f] == start[f + 1]:
-                continue
-            accumulate(gD, in_D, R, width, own + level[f] * B * width, by_row, by_value, start[f], middle[f])
-            accumulate(gD, in_D, R, width, own + P * B * width, by_row, by_value, middle[f], start[f + 1])
-            accumulate(gE, in_E, x, width, chunk * B * width, by_row, by_slope, start[f], start[f + 1])
-            square[f] += dot(gE, in_E, gE, in_E, width) + dot(gD, in_D, gD, in_D, width)
-            along[f] += dot(gD, in_D, decoder, in_D, width)
-            s, to = spread(grad_b[f]), (f % SLOTS) * whole + chunk * width
+                store(gD, at + c, zero)
+            if start[f] < start[f + 1]:
+                accumulate(gD, at, R, width, own + level[f] * B * width, by_row, by_value, start[f], middle[f])
+                accumulate(gD, at, R, width, own + P * B * width, by_row, by_value, middle[f], start[f + 1])
+                square[f] += dot(gD, at, gD, at, width)
+                along[f] += dot(gD, at, decoder, at, width)
+        for f in range(part, n_features, n_parts):
+            at = (chunk * D.shape[1] + f) * width
             for c in range(0, width, LANES):
-                store(sent, to + c, load(sent, to + c) - s * load(encoder, in_E + c))
+                store(gE, at + c, zero)
+            if start[f] < start[f + 1]:
+                accumulate(gE, at, x, width, chunk * B * width, by_row, by_slope, start[f], start[f + 1])
+                square[f] += dot(gE, at, gE, at, width)
     for f in range(part, n_features, n_parts):
         square[f] -= along[f] * along[f]
 
 
 @nb.njit(**JIT)
 def update_features(
-    first: int, last: int, E: np.ndarray, D: np.ndarray, b_enc: np.ndarray, packed: np.ndarray, grad_E: np.ndarray,
-    grad_D: np.ndarray, grad_b: np.ndarray, along: np.ndarray, first_E: np.ndarray, first_D: np.ndarray,
-    first_b: np.ndarray, second_E: np.ndarray, second_D: np.ndarray, second_b: np.ndarray, shrink: float, rate: float,
-    pull: float, keep1: float, keep2: float, epsilon: float,
+    first: int, last: int, E: np.ndarray, D: np.ndarray, b_enc: np.ndarray, packed: np.ndarray,
+    packed_halves: np.ndarray, grad_E: np.ndarray, grad_D: np.ndarray, grad_b: np.ndarray, along: np.ndarray,
+    first_E: np.ndarray, first_D: np.ndarray, first_b: np.ndarray, second_E: np.ndarray, second_D: np.ndarray,
+    second_b: np.ndarray, shrink: float, rate: float, pull: float, keep1: float, keep2: float, epsilon: float,
 ) -> None:  # fmt: skip
     """Adam on the gradients times ``shrink`` for some features, then their decoder rows back to unit norm.
 
     ``rate`` and ``epsilon`` come with both bias corrections folded in. ``pull`` moves the encoder by that share of the
-    way toward the decoder, apart from the gradients (as AdamW decays weights). ``packed`` is refreshed if there is one.
+    way toward the decoder, apart from the gradients (as AdamW decays weights). ``packed`` and
+    ``packed_halves`` are refreshed where they are not empty.
     """
     n_chunks, width, whole = len(D), D.shape[2], E.shape[1]
     kind = E.dtype.type
@@ -125,7 +132,7 @@ def update_features(
     step, eps, factor, toward = spread(kind(rate)), spread(kind(epsilon)), spread(kind(shrink)), spread(kind(pull))
     w, m, v, g = E.reshape(-1), first_E.reshape(-1), second_E.reshape(-1), grad_E.reshape(-1)
     wD, mD, vD, gD = D.reshape(-1), first_D.reshape(-1), second_D.reshape(-1), grad_D.reshape(-1)
-    tiles = packed.reshape(-1)
+    tiles, half_tiles = packed.reshape(-1), packed_halves.reshape(-1)
     for f in range(first, last):
         norm = spread(kind(0))
         back = spread(along[f])
@@ -133,7 +140,7 @@ def update_features(
             for c in range(0, width, LANES):
                 i, j = f * whole + chunk * width + c, (chunk * D.shape[1] + f) * width + c
                 aim = load(wD, j)
-                slope = factor * load(g, i)
+                slope = factor * load(g, j)
                 m1 = k1 * load(m, i) + n1 * slope
                 v1 = k2 * load(v, i) + n2 * slope * slope
                 here = load(w, i)
@@ -163,3 +170,5 @@ def update_features(
             to = (f // 64) * whole * 64 + f % 64
             for c in range(whole):
                 tiles[to + c * 64] = w[f * whole + c]
+        if len(half_tiles) > 0:
+            pack_half(w, f * whole, whole, half_tiles, (f // 64) * whole * 32 + f % 64)

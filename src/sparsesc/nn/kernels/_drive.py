@@ -9,6 +9,7 @@ import numpy as np
 
 from . import _backward, _forward
 from ._chunks import BLOCK, SLOTS, stretch
+from ._halves import multiply_halves
 from ._select import NEVER, SMALLEST, batch_limit
 from ._threads import on_threads
 
@@ -34,6 +35,10 @@ class Buffers(NamedTuple):
     """(C W,)"""
     packed: np.ndarray
     """(F / 64, C W, 64) for the product in compiled code; empty where another library multiplies."""
+    halves: np.ndarray
+    """(B, C W / 2) words, the batch in half precision; empty where the product is in another."""
+    packed_halves: np.ndarray
+    """(F / 64, C W / 2, 64) words, like ``packed``."""
     m_E: np.ndarray
     m_D: np.ndarray
     m_b: np.ndarray
@@ -103,6 +108,7 @@ def _take_steps(
     A learning rate of zero leaves the parameters alone: gradients only.
     """
     cells, noise, E, D, b_enc, b_dec, packed = s.cells, s.noise, s.E, s.D, s.b_enc, s.b_dec, s.packed
+    halves, packed_halves = s.halves, s.packed_halves
     target, seen, seen_rows, pre = s.target, s.seen, s.seen_rows, s.pre
     index, value, slope, begin, end, stop = s.feature, s.value, s.slope, s.begin, s.end, s.stop
     sums, row_loss, row_error, column_sum, toward = s.sums, s.row_loss, s.row_error, s.column_sum, s.toward
@@ -138,7 +144,10 @@ def _take_steps(
                 low, high = block * BLOCK, min(B, (block + 1) * BLOCK)
                 if what == ALL and first_pass:
                     _forward.fetch_rows(low, high, cells, rows, noise, at, b_dec, width, target, seen, seen_rows)
-                    _forward.multiply_rows(low, high, seen_rows, packed, pre, depth)
+                    if len(packed_halves) > 0:
+                        multiply_halves(low, high, seen_rows, halves, packed_halves, pre)
+                    else:
+                        _forward.multiply_rows(low, high, seen_rows, packed, pre, depth)
                 _forward.select_rows(
                     block, low, high, pre, b_enc, n_kept, bound, by_bound, maxima[block], index, value, begin, end, stop
                 )
@@ -248,8 +257,8 @@ def _take_steps(
             tiles = -(-n_features // 64)
             low, high = 64 * (part * tiles // n_parts), min(n_features, 64 * ((part + 1) * tiles // n_parts))
             _backward.update_features(
-                low, high, E, D, b_enc, packed, grad_E, grad_D, grad_b, along, m_E, m_D, m_b, v_E, v_D, v_b, shrink, go,
-                pull, BETAS[0], BETAS[1], epsilon,
+                low, high, E, D, b_enc, packed, packed_halves, grad_E, grad_D, grad_b, along, m_E, m_D, m_b, v_E, v_D,
+                v_b, shrink, go, pull, BETAS[0], BETAS[1], epsilon,
             )  # fmt: skip
         for c in range(len(grad_c)):
             g = shrink * grad_c[c]

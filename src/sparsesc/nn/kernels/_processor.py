@@ -33,6 +33,11 @@ def own_product(d: int) -> bool:
     return d <= NARROW or (_is_amd() and _has("avx512f"))
 
 
+def own_half_product() -> bool:
+    """Whether the half-precision product is part of the compiled code: there are no tile units, which torch can use."""
+    return _has("avx512bf16") and not _has("amx-bf16")
+
+
 def half_product(d: int) -> bool:
     """Whether half precision is the faster product of ``d`` dimensions: there are instructions for it."""
     return d > NARROW and (_has("amx-bf16") or _has("avx512bf16"))

@@ -7,8 +7,9 @@ import numpy as np
 from . import _drive, _select
 from ._chunks import BLOCK, SLOTS, aligned, in_tiles, stretch
 from ._drive import Buffers
+from ._halves import pack_halves
 from ._lanes import LANES
-from ._processor import own_product
+from ._processor import own_half_product, own_product
 from ._threads import n_parts
 
 
@@ -33,6 +34,8 @@ class SparseStep:
         Share of the way from encoder to decoder that a step goes, per unit of learning rate.
     noise
         Pool of numbers for the encoder's input, ``None`` for none.
+    half
+        Whether the encoder product is in half precision.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class SparseStep:
         clip: float,
         align: float = 0.0,
         noise: np.ndarray | None = None,
+        half: bool = False,
     ) -> None:
         (F, d), dtype = E.shape, E.dtype
         self.n_features, self.n_dimensions = F, d
@@ -63,21 +67,29 @@ class SparseStep:
         shape_D, shape_E = (C, n + (C > 1), width), (n, C * width)
         room = blocks * stretch(n) + LANES
         entries = batch_size * (4 * k + k_aux)
-        self.own_product = own_product(d)
+        if half and dtype != np.float32:
+            msg = f"Half precision is for the product of float32 parameters, found {dtype}."
+            raise TypeError(msg)
+        self.own_product = own_half_product() if half else own_product(d)
         prefixes = np.asarray(prefixes, np.int64)
 
         def zeros(*shape: int) -> np.ndarray:
             return aligned(shape, dtype)
+
+        def words(*shape: int) -> np.ndarray:
+            return aligned(shape, np.dtype(np.uint32))
 
         seen_rows = zeros(B, C * width)
         self.buffers = Buffers(
             cells=np.ascontiguousarray(cells, dtype=dtype),
             noise=np.empty(0, dtype) if noise is None else noise,
             E=zeros(*shape_E), D=zeros(*shape_D), b_enc=np.full(n, _select.NEVER, dtype), b_dec=zeros(C * width),
-            packed=zeros(n // 64, C * width, 64) if self.own_product else zeros(0, 0, 64),
+            packed=zeros(n // 64, C * width, 64) if self.own_product and not half else zeros(0, 0, 64),
+            halves=words(B, C * width // 2) if self.own_product and half else words(0, 0),
+            packed_halves=words(n // 64, C * width // 2, 64) if self.own_product and half else words(0, 0, 64),
             m_E=zeros(*shape_E), m_D=zeros(*shape_D), m_b=zeros(F), m_c=zeros(C * width),
             v_E=zeros(*shape_E), v_D=zeros(*shape_D), v_b=zeros(F), v_c=zeros(C * width),
-            grad_E=zeros(*shape_E), grad_D=zeros(*shape_D), grad_b=zeros(F), grad_c=zeros(C * width),
+            grad_E=zeros(*shape_D), grad_D=zeros(*shape_D), grad_b=zeros(F), grad_c=zeros(C * width),
             target=zeros(C, B, width),
             seen=seen_rows.reshape(1, B, width) if C == 1 else zeros(C, B, width),
             seen_rows=seen_rows,
@@ -101,8 +113,10 @@ class SparseStep:
         b = self.buffers
         b.E[:F, :d], b.b_enc[:F], b.b_dec[:d] = E, b_enc, b_dec
         _in_chunks(D, b.D)
-        if self.own_product:
+        if len(b.packed):
             b.packed[:] = in_tiles(b.E)
+        if len(b.packed_halves):
+            pack_halves(b.E, b.packed_halves)
 
     def run(self, batches: np.ndarray, noise_at: np.ndarray, lr: np.ndarray, what: int = _drive.ALL) -> np.ndarray:
         """One step for each row of ``batches`` (steps, B), with the learning rates ``lr``; returns the reports.
@@ -121,10 +135,10 @@ class SparseStep:
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Gradients of the last batch, unclipped; the decoder's without its part along each row."""
-        b, F, d = self.buffers, self.n_features, self.n_dimensions
+        b, d = self.buffers, self.n_dimensions
         scale = b.grad_b.dtype.type(2 / (self.batch_size * d))
         decoder = self._plain(b.grad_D) - b.along[:, None] * self._plain(b.D)
-        plain = {"E": b.grad_E[:F, :d], "D": decoder, "b_enc": b.grad_b, "b_dec": b.grad_c[:d]}
+        plain = {"E": self._plain(b.grad_E), "D": decoder, "b_enc": b.grad_b, "b_dec": b.grad_c[:d]}
         return {name: scale * value for name, value in plain.items()}
 
     @property
