@@ -38,6 +38,9 @@ def test_panels_show_the_tables(steered):
     names = {text.get_text() for text in axes["landed"].get_legend().get_texts()}
     assert names == {"steered", "difference of means", "random features", "random directions"}
     assert axes["landed"].get_ylabel() == "share of cells among CD19+ B"
+    drawn = {points.get_label(): len(points.get_offsets()) for points in axes["embedding"].collections}
+    assert drawn["moved"] == n
+    assert drawn["CD19+ B"] == (steered.obs["bulk_labels"] == "CD19+ B").sum()
 
 
 def test_cells_that_do_not_move_have_no_arrow(steered):

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from ._utils import Drawn, Save
 
 _STEERED = "steered"
+_TARGET = "#009E73"
 # How each control is drawn, and what it is called; several draws become a band.
 _CONTROLS: dict[str, tuple[str, str, str]] = {
     "random_direction": ("#7f7f7f", ":", "random directions"),
     "random_features": (_style.ORANGE, "--", "random features"),
-    "difference_of_means": ("#009E73", "-", "difference of means"),
-    "difference_of_means_within": ("#009E73", "-.", "difference within"),
+    "difference_of_means": (_TARGET, "-", "difference of means"),
+    "difference_of_means_within": (_TARGET, "-.", "difference within"),
 }
 _BINS = 14
+_FAR = 0.95
 _LEAST = 3  # cells behind an arrow
 
 
@@ -102,14 +104,23 @@ def steering(
     fig, grid = _utils.area(ax, size, 1, len(parts))
     axes: dict[str, Axes] = {part: fig.add_subplot(grid[0, i]) for i, part in enumerate(parts)}
     if place is not None:
-        _draw_arrows(axes["embedding"], adata, place[0], str(params["use_rep"]), int(params["n_neighbors"]))
+        _draw_arrows(axes["embedding"], adata, place[0], params)
         axes["embedding"].set(xlabel=place[1][0], ylabel=place[1][1])
     if "landed" in axes:
         to_group = _style.wrap(str(params["to_group"]), 24, 1)
         _draw_doses(axes["landed"], doses, "landed", legend=True)
         axes["landed"].set(ylabel=f"share of cells among {to_group}", ylim=(-0.03, 1.03))
     _draw_doses(axes["distance"], doses, "percentile", legend="landed" not in axes)
-    axes["distance"].axhline(0.95, color=_style.STEM, linewidth=0.8, zorder=0)
+    axes["distance"].axhline(_FAR, color=_style.STEM, linewidth=0.8, zorder=0)
+    axes["distance"].text(
+        0.02,
+        _FAR - 0.01,
+        f"{_FAR:.0%} of real cells are nearer",
+        color=_style.MUTED,
+        size="x-small",
+        va="top",
+        transform=axes["distance"].get_yaxis_transform(),
+    )
     axes["distance"].set(ylabel="distance to real cells (percentile)", ylim=(-0.03, 1.03))
     if effects is not None:
         _draw_genes(axes["genes"], effects.head(n_genes))
@@ -124,21 +135,26 @@ def _result(adata: AnnData | MuData, key: str) -> Mapping[str, Any]:
     return slot[_keys.STEERING]
 
 
-def _draw_arrows(ax: Axes, adata: AnnData | MuData, place: np.ndarray, use_rep: str, n_neighbors: int) -> None:
-    """Cells, those that were moved, and the mean way of the cells of a place."""
+def _draw_arrows(ax: Axes, adata: AnnData | MuData, place: np.ndarray, params: Mapping[str, Any]) -> None:
+    """Cells, those to become like, those that were moved, and the mean way of the cells of a place."""
+    use_rep, n_neighbors = str(params["use_rep"]), int(params["n_neighbors"])
     X = check.get_rep(adata, use_rep)
     moved = check.get_rep(adata, _keys.steered_key(use_rep))
     rows = np.flatnonzero((X != moved).any(1))
     points = _utils.rasterize(len(place))
     size = float(np.clip(9000 / max(len(place), 1), 1.5, 14))
     ax.scatter(place[:, 0], place[:, 1], s=size, color=_style.SILENT, linewidths=0, rasterized=points)
+    if params.get("groupby") in adata.obs:
+        to_group = str(params["to_group"])
+        target = (adata.obs[params["groupby"]].astype(str) == to_group).to_numpy()
+        ax.scatter(*place[target].T, s=size, color=_TARGET, alpha=0.35, linewidths=0, rasterized=points, label=to_group)
     if len(rows):
         manifold = Manifold(X, n_neighbors=min(n_neighbors, len(X) - 1))
         ends = place[manifold.neighbors(moved[rows], rows)[1]].mean(1)
         # start where the cell's own neighbours are, so that a cell that does not move has no arrow
         starts = place[manifold.neighbors(X[rows], rows)[1]].mean(1)
         ax.scatter(
-            place[rows, 0], place[rows, 1], s=size, color=_style.BLUE, alpha=0.35, linewidths=0, rasterized=points
+            *place[rows].T, s=size, color=_style.BLUE, alpha=0.35, linewidths=0, rasterized=points, label="moved"
         )
         low, high = place.min(0), place.max(0)
         width = np.where(high > low, high - low, 1) / _BINS
@@ -160,6 +176,11 @@ def _draw_arrows(ax: Axes, adata: AnnData | MuData, place: np.ndarray, use_rep: 
         )
     ax.set(xticks=[], yticks=[])
     ax.set_title(f"{len(rows)} cells moved", size="medium")
+    if params.get("groupby") in adata.obs:
+        legend = ax.legend(frameon=False, fontsize="x-small", loc="best", handletextpad=0.1, markerscale=2)
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
     ax.spines[:].set_visible(False)
 
 
