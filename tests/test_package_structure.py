@@ -50,6 +50,7 @@ DEVIATIONS: dict[tuple[str, str], str] = {
     ("get.saliency", "key"): "names what drives a model, not an autoencoder",
     ("get.geneset_impact", "key"): "names what drives a model, not an autoencoder",
     ("pl.geneset_impact", "key"): "names what drives a model, not an autoencoder",
+    ("tl.suppress_features", "key_added"): "names an embedding in obsm, not an autoencoder",
     ("pp.pool_gene_embeddings", "key_added"): "names an embedding in obsm, not an autoencoder",
 }
 

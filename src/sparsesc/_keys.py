@@ -27,6 +27,7 @@ SAME_LABEL = "same_label"
 LOCALITY = "locality"
 ABSORPTION = "absorption"
 STEERING = "steering"
+SUPPRESSION = "suppression"
 STABILITY = "stability"
 VALIDATION = "validation_obs"
 
@@ -41,6 +42,7 @@ IMPACT = "impact"
 IMPACT_CONTRAST = "impact_contrast"
 
 COUNT_TABLES = ("genes", "families", "summary")
+SUPPRESSION_TABLES = ("features", "transfer", "scib")
 RANK_FIDELITY_TABLES = ("summary", "pairs", "outliers", "neighbors", "neighbor_groups", "rules", "sparsity")
 
 WEIGHT_NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")

@@ -11,6 +11,7 @@ from ._rank_fidelity import rank_fidelity
 from ._sae import sae
 from ._saliency import saliency
 from ._similarity import similarity
+from ._suppression import suppression
 from ._tables import association, differential, enrichment, genes
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "sae",
     "saliency",
     "similarity",
+    "suppression",
 ]

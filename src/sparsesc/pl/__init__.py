@@ -17,6 +17,7 @@ from ._representations import representations
 from ._similarity import similarity
 from ._stability import stability
 from ._steering import steering
+from ._suppression import suppression
 from ._sweep import sweep
 from ._training import training
 
@@ -36,6 +37,7 @@ __all__ = [
     "similarity",
     "stability",
     "steering",
+    "suppression",
     "sweep",
     "training",
 ]

@@ -19,6 +19,7 @@ from ._rank_fidelity import rank_fidelity
 from ._saliency import saliency
 from ._stability import stability
 from ._steer import steer
+from ._suppress_features import suppress_features
 from ._sweep import sweep
 
 __all__ = [
@@ -39,5 +40,6 @@ __all__ = [
     "saliency",
     "stability",
     "steer",
+    "suppress_features",
     "sweep",
 ]

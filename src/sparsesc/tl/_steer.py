@@ -13,7 +13,7 @@ from sparsesc import _validation as check
 from sparsesc.stats._manifold import Manifold
 
 from ._decoded import decoded_effects, decoded_layer, effect_terms
-from ._steering import MODES, STEERED, Groups, change_table, control_moves, dose_table, landing_table, plan
+from ._steering import MODES, STEERED, Groups, change_table, control_moves, dose_table, landing_table, move, plan
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -209,8 +209,7 @@ def steer(
         reference=reference,
     )
     moved = X.copy()
-    for change in changes:
-        moved[change.rows] += ((change.after - change.before) @ W[change.features]).astype(np.float32)
+    move(moved, changes, W)
     scored = rows if len(rows) <= n_scored else np.sort(generator.choice(rows, n_scored, replace=False))
     moves = {(STEERED, 0): moved[scored].astype(np.float64) - X[scored]}
     moves |= control_moves(

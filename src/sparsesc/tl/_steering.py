@@ -164,6 +164,20 @@ def plan(
     return changes
 
 
+def move(X: np.ndarray, changes: Sequence[Change], W: np.ndarray) -> None:
+    """Move cells in place to ``x + D(f') - D(f)``: what the code does not describe stays as it is.
+
+    Parameters
+    ----------
+    X
+        Embedding, float32.
+    W
+        Features x dimensions, float64.
+    """
+    for change in changes:
+        X[change.rows] += ((change.after - change.before) @ W[change.features]).astype(np.float32)
+
+
 def change_table(changes: Sequence[Change], names: pd.Index) -> pd.DataFrame:
     """Tidy: what was done to which feature where."""
     parts = [

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from sparsesc import _keys
+from sparsesc import _validation as check
+from sparsesc.get import suppression as tables_of
+
+from . import _style, _utils
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from mudata import MuData
+
+    from ._utils import Drawn, Save
+
+_GREEN = "#009E73"
+_FLOOR = 1e-3  # shares below are drawn here
+# How the controls are drawn, and what they are called. Draws of random features are dots.
+_CONTROLS = {
+    "random_features": (_style.STEM, "o", "random features"),
+    "matched_features": (_style.ORANGE, "o", "random features, matched"),
+    "batch_means": (_GREEN, "D", "shift of batch means"),
+}
+_METRICS = ("accuracy", "macro_f1")
+_SCIB = {
+    "silhouette_label": "silhouette of labels",
+    "nmi_cluster_labels_kmeans": "NMI of k-means",
+    "ari_cluster_labels_kmeans": "ARI of k-means",
+    "clisi_knn": "cLISI",
+    "bras": "BRAS",
+    "ilisi_knn": "iLISI",
+    "kbet_per_label": "kBET",
+    "graph_connectivity": "graph connectivity",
+    "pcr_comparison": "PCR comparison",
+}
+
+
+def suppression(
+    adata: AnnData | MuData,
+    *,
+    key: str = "sae",
+    label_key: str | None = None,
+    metric: Literal["accuracy", "macro_f1"] = "accuracy",
+    n_named: int = 5,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: Save = None,
+    return_fig: bool | None = None,
+) -> Drawn:
+    """What features know of batch and biology, and whether labels are handed over better without some of them.
+
+    Parameters
+    ----------
+    adata
+        Cells with the results of :func:`sparsesc.tl.suppress_features` by `batch_key`.
+    key
+        Name of the sparse autoencoder.
+    label_key
+        Labels that are handed over. ``None``: the first.
+    metric
+        Score of the transfer.
+    n_named
+        Suppressed features to name, those first that know most of the batch.
+    figsize
+        Width and height in inches. ``None``: from the number of panels.
+    ax
+        Axes whose place the panels take.
+    show
+        Show the figure. ``None``: ``sc.settings.autoshow``.
+    save
+        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``suppression{suffix}``, as in scanpy; a ``Path``, or a
+        string with a folder in it, is taken as it is.
+    return_fig
+        Return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes: ``"features"``,
+    ``"transfer"`` (with labels), ``"scib"`` (where it was asked for); else ``None``. `adata` stays as it is.
+
+    Raises
+    ------
+    KeyError
+        If there is no such sparse autoencoder or label, or nothing was suppressed.
+    ValueError
+        If features were suppressed without batches, or there is no such metric.
+
+    Notes
+    -----
+    Suppressed features lie above the line, where they know a larger share of the batch than of biology (times `spare`).
+    In the other panels, look first at the dots: they are what taking out as many other features does.
+    """
+    check.check_choice(metric, _METRICS, name="metric")
+    if n_named:
+        check.check_positive_int(n_named, name="n_named")
+    features = tables_of(adata, "features", key)
+    if "information" not in features:
+        msg = "Features were suppressed by name, without batches: there is nothing to compare. Give batch_key as well."
+        raise ValueError(msg)
+    stored = check.get_sae_slot(adata, key)[_keys.SUPPRESSION]
+    scores: dict[str, pd.DataFrame] = {}
+    for name in ("transfer", "scib"):
+        if name in stored:
+            scores[name] = _of_label(tables_of(adata, name, key), label_key)
+    scale = _utils.text_scale()
+    n_panels = 1 + len(scores)
+    rows = max((table["batch"].nunique() for name, table in scores.items() if name == "transfer"), default=1)
+    size = ((0.6 + 3.6 * n_panels) * scale, (2.6 + 0.22 * min(max(rows, 3), 30)) * scale)
+    fig, grid = _utils.area(ax, size if figsize is None else figsize, 1, n_panels)
+    axes: dict[str, Axes] = {"features": fig.add_subplot(grid[0, 0])}
+    _draw_features(axes["features"], features, float(stored[_keys.PARAMS]["spare"]), n_named)
+    for i, (name, table) in enumerate(scores.items(), start=1):
+        axes[name] = fig.add_subplot(grid[0, i])
+        if name == "transfer":
+            _draw_scores(axes[name], table.assign(value=table[metric]), "batch", "mean")
+            label = _style.wrap(str(table["label_key"].iloc[0]), 24, 1)
+            title = "accuracy" if metric == "accuracy" else "macro F1"
+            axes[name].set(xlabel=f"{title} of {label} from other batches")
+        else:
+            table = table.assign(metric=table["metric"].replace(_SCIB))
+            _draw_scores(axes[name], table, "metric", None)
+            n_bio = table.loc[table["about"] == "bio", "metric"].nunique()
+            axes[name].axhline(n_bio - 0.5, color=_style.STEM, linewidth=0.8, zorder=0)
+            axes[name].set(xlabel="biology above, batches below (1 is best)")
+        if i == 1:
+            handles, names = axes[name].get_legend_handles_labels()
+            axes[name].legend(
+                handles, names, frameon=False, fontsize="x-small", loc="lower center", bbox_to_anchor=(0.4, 1), ncols=2
+            )
+    return _utils.finish(fig, axes, name="suppression", ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _of_label(table: pd.DataFrame, label_key: str | None) -> pd.DataFrame:
+    known = list(dict.fromkeys(table["label_key"].astype(str)))
+    if label_key is not None and label_key not in known:
+        msg = f"No label {label_key!r} was handed over. There are {check.listing(known)}."
+        raise KeyError(msg)
+    return table[table["label_key"].astype(str) == (known[0] if label_key is None else label_key)]
+
+
+def _draw_features(ax: Axes, table: pd.DataFrame, spare: float, n_named: int) -> None:
+    """Share of the batch over share of biology; without labels, over the rank."""
+    labelled = bool(table["bio_share"].notna().any())
+    y = np.maximum(table["share"].to_numpy(), _FLOOR)
+    x = np.maximum(table["bio_share"].to_numpy(), _FLOOR) if labelled else 1.0 + np.arange(len(y))
+    kinds = {
+        "neither": (~table["suppressed"] & ~table["spared"], _style.SILENT),
+        "spared": (table["spared"], _style.BLUE),
+        "suppressed": (table["suppressed"], _style.ORANGE),
+    }
+    for name, (mask, color) in kinds.items():
+        rows = mask.to_numpy(dtype=bool)
+        ax.scatter(x[rows], y[rows], s=16, color=color, linewidths=0, label=f"{name} ({rows.sum()})")
+    ax.set(yscale="log", ylabel="share of batch known (within labels)" if labelled else "share of batch known")
+    if labelled:
+        ends = np.array([_FLOOR, 1.0])
+        ax.plot(ends, spare * ends, color=_style.STEM, linewidth=0.8, zorder=0)
+        ax.set(xscale="log", xlabel="share of biology known (within batches)", xlim=(_FLOOR * 0.8, 1.2))
+    else:
+        ax.set(xlabel="rank")
+    ax.set_ylim(_FLOOR * 0.8, 1.2)
+    for turn, i in enumerate(np.flatnonzero(table["suppressed"])[:n_named]):
+        side = 4 if turn % 2 else -4  # in turn, so that neighbours in order do not cover each other
+        align = "left" if turn % 2 else "right"
+        name, place = table["feature"].iloc[i], (x[i], y[i])
+        ax.annotate(name, place, (side, 2), textcoords="offset points", fontsize="x-small", ha=align)
+    ax.legend(frameon=False, fontsize="x-small", loc="lower center", bbox_to_anchor=(0.45, 1), ncols=3)
+    _style.tidy(ax)
+
+
+def _draw_scores(ax: Axes, table: pd.DataFrame, by: str, mean: str | None) -> None:
+    """One row for each of `by`: from before to after, between the controls."""
+    names = list(dict.fromkeys(table[by].astype(str)))
+    part = table[["state", "draw", "value"]].assign(row=table[by].astype(str).map({n: i for i, n in enumerate(names)}))
+    if mean is not None and len(names) > 1:
+        total = part.groupby(["state", "draw"], sort=False, as_index=False)["value"].mean().assign(row=len(names))
+        part = pd.concat([part, total])
+        names.append(mean)
+        ax.axhline(len(names) - 1.5, color=_style.STEM, linewidth=0.8, zorder=0)
+    lanes = {"random_features": 0.22, "matched_features": -0.22, "batch_means": 0.0}
+    for state, (color, marker, title) in _CONTROLS.items():
+        rows = part[part["state"] == state]
+        if len(rows):
+            size = 9 if marker == "o" else 16
+            y = rows["row"] + lanes[state]
+            ax.scatter(rows["value"], y, s=size, color=color, marker=marker, linewidths=0, label=title, zorder=2)
+    before, after = (part[part["state"] == state].set_index("row")["value"] for state in ("before", "after"))
+    ax.hlines(before.index, before, after[before.index], color="black", linewidth=1, zorder=3)
+    ax.scatter(before, before.index, s=30, facecolors="white", edgecolors="black", label="before", zorder=4)
+    ax.scatter(after, after.index, s=30, color="black", linewidths=0, label="after", zorder=5)
+    ax.set_yticks(
+        range(len(names)), [_style.wrap(name.replace("nmi_ari_cluster_labels_", ""), 22, 1) for name in names]
+    )
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0, labelsize="small")
+    _style.tidy(ax)
