@@ -20,15 +20,22 @@ from sparsesc.stats._duplicates import distinct_columns
 from sparsesc.stats._representation import RepresentationScores
 
 
-def scores(
-    Z: np.ndarray | sparse.spmatrix, labels: np.ndarray, *, rng: np.random.Generator, min_cells: int = 10
-) -> dict[str, float]:
-    """Scores of ``Z`` (cells x features, dense or sparse) for all labels with at least ``min_cells`` cells."""
-    names, groups, sizes = np.unique(labels.astype(str), return_inverse=True, return_counts=True)
+def test_cells(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Half of each label's cells, (n,) bool: those that score what the others chose."""
+    names, groups = np.unique(labels.astype(str), return_inverse=True)
     test = np.zeros(len(groups), bool)
     for c in range(len(names)):
         members = rng.permutation(np.flatnonzero(groups == c))
         test[members[: len(members) // 2]] = True
+    return test
+
+
+def scores(
+    Z: np.ndarray | sparse.spmatrix, labels: np.ndarray, *, rng: np.random.Generator, min_cells: int = 10
+) -> dict[str, float]:
+    """Scores of ``Z`` (cells x features, dense or sparse) for all labels with at least ``min_cells`` cells."""
+    _, groups, sizes = np.unique(labels.astype(str), return_inverse=True, return_counts=True)
+    test = test_cells(labels, rng)
     codes = sparse.csr_matrix(Z)
     judged = sizes >= max(min_cells, 4)
     found = RepresentationScores(codes, ~test, distinct_columns(codes)).scores(groups, judged)

@@ -1,11 +1,12 @@
-"""Do features come back: over seeds, and in other cells? Every architecture, and what moves the default.
+"""Do features come back: over seeds, and in other cells? Every architecture and start, and what moves the default.
 
     uv run python -m benchmarks.stability [--seeds 3] [--quick]
 
-Fits of one code differ in the seed only (the same training and held-out cells), or are fits to disjoint halves of the
-training cells. Features that are alive are matched one to one by the cosine of their decoder rows. Two codes start at
-the k-means centres of the cells as archetypal ones do, but are not bound to them: what is the start, and what the
-dictionary? Labels judge codes as in ``benchmarks/defaults.py``. Writes ``benchmarks/stability.md``.
+Fits of one code differ in the seed only (the same training and held-out cells), as in ``ssc.tl.stability``; or in the
+order of the training cells as well, from which k-means then draws other centres; or they are fits to disjoint halves of
+the training cells. So the start that the cells determine can be told from the dictionary that they determine. Features
+that are alive are matched one to one by the cosine of their decoder rows. Labels judge codes as in
+``benchmarks/defaults.py``. Writes ``benchmarks/stability.md``.
 """
 
 from __future__ import annotations
@@ -18,55 +19,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sparsesc.nn import ARCHITECTURES
-from sparsesc.nn._initialise import encoder_scale
-from sparsesc.nn.architectures import BatchTopK, Matryoshka
-from sparsesc.nn.architectures._archetypal import kmeans_centres
-
 from ._machine import machine
 from ._scores import scores
 from .defaults import DATA, load, scvi_latent
 
 EMBEDDINGS = [("pbmc3k", "PCA"), ("mouse marrow", "PCA"), ("pbmc3k", "scVI")]
-SHOWN = ["seeds", "random", "shaped", "above90", "halves", "fvu", "dead", "l0", "auroc", "f1", "lms", "msas"]
-HEAD = {"seeds": "stability over seeds", "above90": "features above .9", "halves": "stability over halves"}
-
-
-def _at_centres(X: np.ndarray, n_features: int, k: int) -> dict[str, np.ndarray]:
-    centres = kmeans_centres(X, n_features)
-    D = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
-    return {"D": D, "E": D * np.float32(encoder_scale(X[:1024], D, k))}
-
-
-class BatchTopKAtCentres(BatchTopK):
-    name = "batchtopk at centres"
-
-    def extra_parameters(self, start: dict[str, np.ndarray], X: np.ndarray) -> dict[str, np.ndarray]:
-        return _at_centres(X, len(start["D"]), self.config.k)
-
-
-class MatryoshkaAtCentres(Matryoshka):
-    name = "matryoshka at centres"
-
-    def extra_parameters(self, start: dict[str, np.ndarray], X: np.ndarray) -> dict[str, np.ndarray]:
-        return _at_centres(X, len(start["D"]), self.config.k)
+SHOWN = ["seeds", "order", "halves", "random", "shaped", "above90", "fvu", "dead", "l0", "auroc", "f1", "lms", "msas"]
+HEAD = {
+    "seeds": "stability over seeds",
+    "order": "over orders",
+    "halves": "over halves",
+    "above90": "features above .9",
+}
 
 
 def architectures() -> Iterator[tuple[str, dict]]:
-    yield "matryoshka (default)", {}
+    for name in ("matryoshka", "batchtopk", "topk", "relu", "jumprelu", "gated"):
+        for init in ("kmeans", "random"):
+            yield f"{name}, {init}", {"architecture": name, "init": init}
     yield "archetypal", {"architecture": "archetypal"}
-    yield "batchtopk", {"architecture": "batchtopk"}
-    yield "topk", {"architecture": "topk"}
-    yield "relu", {"architecture": "relu"}
-    yield "jumprelu", {"architecture": "jumprelu"}
-    yield "gated", {"architecture": "gated"}
-    yield "batchtopk, start at k-means centres", {"architecture": BatchTopKAtCentres.name}
-    yield "default, start at k-means centres", {"architecture": MatryoshkaAtCentres.name, "nested": True}
 
 
 def changes() -> Iterator[tuple[str, dict]]:
     """What could move the default; tried on the first embedding."""
-    yield "default, a quarter of the width", {"width": 0.25}
     yield "default, half the width", {"width": 0.5}
     yield "default, twice the width", {"width": 2}
     yield "default, without noise", {"noise": 0.0}
@@ -75,22 +50,22 @@ def changes() -> Iterator[tuple[str, dict]]:
     yield "default, four times the steps", {"longer": 4}
 
 
-def fits(X: np.ndarray, X_validation: np.ndarray, seeds: list[int], change: dict, n_cells: int) -> list:
-    """One autoencoder for each seed; the width is that of an embedding of ``n_cells`` cells."""
-    from sparsesc.nn import TrainConfig, train_many
-    from sparsesc.nn._config import default_k, default_n_features, default_prefixes, default_steps
+def fits(parts: list[np.ndarray], X_validation: np.ndarray, change: dict, n_cells: int) -> list:
+    """One autoencoder for each of ``parts``, cells of an embedding of ``n_cells``, whose width all have."""
+    from sparsesc.nn import TrainConfig, train
+    from sparsesc.nn._config import default_k, default_n_features, default_steps
 
-    change = dict(change)
-    n_features = int(default_n_features(n_cells, X.shape[1]) * change.pop("width", 1))
-    config = TrainConfig(n_features=n_features, k=default_k(X.shape[1], n_features))
+    d = parts[0].shape[1]
+    change = {"init": "kmeans"} | change
+    n_features = int(default_n_features(n_cells, d) * change.pop("width", 1))
+    config = TrainConfig(n_features=n_features, k=default_k(d, n_features))
     longer = change.pop("longer", 1)
     if longer > 1:
-        change |= {"max_steps": longer * default_steps(len(X), config.complete(*X.shape).batch_size or 1)}
-    if change.pop("nested", False):
-        change |= {"prefixes": default_prefixes(n_features)}
+        steps = default_steps(len(parts[0]), config.complete(*parts[0].shape).batch_size or 1)
+        change |= {"max_steps": longer * steps}
     config = TrainConfig(**({"n_features": n_features, "k": config.k} | change))
-    rngs = [np.random.default_rng(seed) for seed in seeds]
-    return [r.sae for r in train_many(X, [config] * len(seeds), rngs=rngs, X_validation=X_validation)]
+    rngs = [np.random.default_rng(seed) for seed in range(len(parts))]
+    return [train(X, config, X_validation=X_validation, rng=r).sae for X, r in zip(parts, rngs, strict=True)]
 
 
 def alive_rows(sae: object, X: np.ndarray) -> np.ndarray:
@@ -104,12 +79,18 @@ def judge(X: np.ndarray, labels: np.ndarray, seeds: int, change: dict) -> dict[s
 
     order = np.random.default_rng(0).permutation(len(X))
     held_out, rest = X[order[: len(X) // 10]], X[order[len(X) // 10 :]]
-    saes = fits(rest, held_out, list(range(seeds)), change, len(X))
+    saes = fits([rest] * seeds, held_out, change, len(X))
     rows = [alive_rows(sae, X) for sae in saes]
     rng = np.random.default_rng([0, 1])  # not a stream that a fit began with
     found = dictionary_stability(rows, rng=rng)
-    halves = [fits(rest[i::2], held_out, [i], change, len(X))[0] for i in range(2)]
-    pair = dictionary_stability([alive_rows(sae, X) for sae in halves], rng=rng).pairs
+    other = {
+        "order": [rest[np.random.default_rng([seed, 2]).permutation(len(rest))] for seed in range(seeds)],
+        "halves": [rest[i::2] for i in range(2)],
+    }
+    pairs = {
+        name: dictionary_stability([alive_rows(s, X) for s in fits(parts, held_out, change, len(X))], rng=rng).pairs
+        for name, parts in other.items()
+    }
     metrics = pd.DataFrame([fit_metrics(sae, held_out) for sae in saes]).mean()
     judged = [scores(s.encode(X).toarray(), labels, rng=np.random.default_rng(i)) for i, s in enumerate(saes)]
     return {
@@ -117,7 +98,7 @@ def judge(X: np.ndarray, labels: np.ndarray, seeds: int, change: dict) -> dict[s
         "random": found.random.mean(),
         "shaped": found.shaped.mean(),
         "above90": (found.features > 0.9).mean(),
-        "halves": pair[0, 1],
+        **{name: values[np.triu_indices(len(values), 1)].mean() for name, values in pairs.items()},
         "fvu": metrics["fvu"],
         "l0": metrics["l0"],
         "dead": 1 - np.mean([len(r) for r in rows]) / saes[0].n_features,
@@ -133,7 +114,7 @@ def study(seeds: int, embeddings: list[tuple[str, str]], cache: Path, *, quick: 
         if embedding == "PCA":
             X = np.ascontiguousarray(adata.obsm["X_pca"], np.float32)
         else:
-            X = scvi_latent(adata, batches, cache / f"{DATA[name][0]}.npy").astype(np.float32)
+            X = scvi_latent(adata, batches, cache / f"{DATA[name][0]}.npy", max_epochs=60).astype(np.float32)
         first = (name, embedding) == embeddings[0]
         codes = [*architectures(), *(changes() if first else [])]
         for label, change in codes[: 2 if quick else None]:
@@ -164,9 +145,10 @@ def _figure(column: str, value: float) -> str:
 
 READING = [
     "Stability is the mean cosine of features matched one to one between two fits. Over seeds: the same training and",
-    "held-out cells. Over halves: fits to disjoint halves of the training cells, with other seeds. `random`: the same",
-    "for random directions; `shaped`: for random directions with the second moments of the dictionary. FVU is on",
-    "held-out cells; dead features are active in no cell; AUROC, F1, LMS, MSAS as in `benchmarks/_scores.py`.",
+    "held-out cells. Over orders: the same cells in another order, so that k-means draws other centres. Over halves:",
+    "fits to disjoint halves of the training cells. `random`: the same for random directions; `shaped`: for random",
+    "directions with the second moments of the dictionary. FVU is on held-out cells; dead features are active in no",
+    "cell; AUROC, F1, LMS, MSAS as in `benchmarks/_scores.py`.",
 ]
 
 
@@ -178,7 +160,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("stability.md"))
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    ARCHITECTURES |= {a.name: a for a in (BatchTopKAtCentres, MatryoshkaAtCentres)}
     n_seeds = 2 if options.quick else options.seeds
     where = [("pbmc68k_reduced", "PCA")] if options.quick else EMBEDDINGS
     for results in study(n_seeds, where, options.cache, quick=options.quick):

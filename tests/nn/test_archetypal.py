@@ -7,9 +7,9 @@ import pytest
 
 from sparsesc.nn import SparseAutoencoder, TrainConfig, train
 from sparsesc.nn._engines import TorchEngine
-from sparsesc.nn._initialise import initial_parameters
+from sparsesc.nn._initialise import initial_parameters, kmeans_centres
 from sparsesc.nn.architectures import Archetypal
-from sparsesc.nn.architectures._archetypal import OFFSET, first_weights, kmeans_centres
+from sparsesc.nn.architectures._archetypal import OFFSET, first_weights
 from sparsesc.stats import match_features
 
 F, K = 24, 3

@@ -178,7 +178,8 @@ def test_default_width(n, d, expected):
 
 
 def test_default_sparsity_and_prefixes():
-    assert [default_k(d, 4096) for d in (2, 10, 50, 512)] == [4, 4, 8, 32]
+    assert [default_k(d, 4096) for d in (2, 10, 50, 512)] == [8, 8, 8, 32]
     assert default_k(50, 3) == 3
-    assert default_prefixes(128) == (8, 16, 32, 64, 128)
-    assert default_prefixes(4) == (1, 2, 4)
+    assert default_prefixes(128, 50) == (8, 16, 32, 64, 128)
+    assert default_prefixes(64, 10) == (16, 32, 64)
+    assert default_prefixes(4, 50) == (1, 2, 4)

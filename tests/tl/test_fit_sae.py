@@ -9,6 +9,7 @@ from scipy import sparse
 
 import sparsesc as ssc
 from sparsesc.tl._fit_sae import held_out_cells
+from sparsesc.tl._settings import restored_config
 
 QUICK = {"use_rep": "X_pca", "n_features": 48, "k": 4, "max_steps": 60, "progress_bar": False}
 
@@ -176,6 +177,23 @@ def test_joint_embedding_of_a_mudata(pbmc68k):
     assert (mdata.obsm["X_sae"] != pbmc68k.obsm["X_sae"]).nnz == 0
 
 
+def test_the_start_is_an_option_and_stored(pbmc68k):
+    found = {}
+    for init in ("kmeans", "random"):
+        for seed in (0, 1):
+            ssc.tl.fit_sae(pbmc68k, init=init, rng=seed, **(QUICK | {"validation": 0}))
+            assert pbmc68k.uns["sae"]["params"]["init"] == init
+            found[init, seed] = pbmc68k.uns["sae"]["weights"]["W_dec"]
+    alike = {init: (found[init, 0] * found[init, 1]).sum(1).mean() for init in ("kmeans", "random")}
+    # features of the same number: the same centre, or unrelated directions
+    assert alike["kmeans"] > 0.9
+    assert abs(alike["random"]) < 0.2
+    ssc.tl.fit_sae(pbmc68k, **QUICK)
+    assert restored_config(pbmc68k.uns["sae"]["params"]).init == pbmc68k.uns["sae"]["params"]["init"]
+    before = {name: value for name, value in pbmc68k.uns["sae"]["params"].items() if name != "init"}
+    assert restored_config(before).init == "random"  # as all were, before it was stored
+
+
 def test_validation_by_group(pbmc68k):
     ssc.tl.fit_sae(pbmc68k, batch_key="phase", **QUICK)
     inside = pbmc68k.obs["phase"][pbmc68k.uns["sae"]["validation_obs"]]
@@ -256,6 +274,7 @@ def taken_obsm(adata):
         (None, {"validation": 0.9}, ValueError, "between 0 and 0.5"),
         (None, {"batch_key": "nope"}, KeyError, r"Did not find adata.obs\['nope'\]. Available"),
         (None, {"device": "abacus"}, ValueError, "device='abacus' cannot be used here"),
+        (None, {"init": "zeros"}, ValueError, "Unknown init: 'zeros'. Choose one of"),
         (None, {"precision": "int4"}, ValueError, "Unknown precision"),
         (taken_uns, {}, ValueError, r"would overwrite uns\['sae'\], which sparsesc did not write"),
         (taken_obsm, {}, ValueError, r"would overwrite obsm\['X_sae'\]"),

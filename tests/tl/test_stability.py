@@ -31,7 +31,7 @@ def test_scores_are_those_of_fits_with_the_kept_seeds(fitted):
     assert fits["seed"].iloc[0] == -1
     held_out = fitted.obs_names.isin(slot["validation_obs"])
     X = np.asarray(fitted.obsm["X_pca"], np.float32)
-    config = TrainConfig(n_features=32, k=4, max_steps=60)
+    config = TrainConfig(n_features=32, k=4, init="kmeans", max_steps=60)
     rng = np.random.default_rng(fits["seed"].iloc[1])
     refit = train(X[~held_out], config, X_validation=X[held_out], rng=rng).sae
     fires = np.asarray((refit.encode(X) > 0).sum(0)).ravel() > 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 MIN_BATCH, MAX_BATCH = 32, 4096
+_FEW_DIMENSIONS = 20  # as the latents of models have; measured at 10, against 50
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,9 @@ class TrainConfig:
     n_features: int = 256
     k: int = 8
     """Active features per cell: exact for ``topk``, on average for all others (a target for the penalised ones)."""
+    init: str = "random"
+    """Where decoder rows start: ``"random"`` directions, or those of the cells' ``"kmeans"`` centres (what
+    ``tl.fit_sae`` asks for)."""
     max_steps: int | None = None
     batch_size: int | None = None
     lr: float | None = None
@@ -52,7 +56,7 @@ class TrainConfig:
         batch = min(batch, n_cells)
         prefixes = self.prefixes
         if self.architecture == "matryoshka" and prefixes is None:
-            prefixes = default_prefixes(self.n_features)
+            prefixes = default_prefixes(self.n_features, n_dimensions)
         return replace(
             self,
             batch_size=batch,
@@ -70,13 +74,18 @@ def default_n_features(n_cells: int, n_dimensions: int) -> int:
 
 
 def default_k(n_dimensions: int, n_features: int) -> int:
-    """One active feature for six dimensions, between 4 and 32."""
-    return int(min(np.clip(round(n_dimensions / 6), 4, 32), n_features))
+    """One active feature for six dimensions, between 8 and 32."""
+    return int(min(np.clip(round(n_dimensions / 6), 8, 32), n_features))
 
 
-def default_prefixes(n_features: int) -> tuple[int, ...]:
-    """F/16, F/8, F/4, F/2, F (Bussmann et al. 2025), without repeats in narrow dictionaries."""
-    return tuple(sorted({max(1, n_features // part) for part in (16, 8, 4, 2, 1)}))
+def default_prefixes(n_features: int, n_dimensions: int) -> tuple[int, ...]:
+    """F/16, F/8, F/4, F/2, F (Bussmann et al. 2025), without repeats in narrow dictionaries; from F/4 for latents.
+
+    Principal components have a few long axes, which a few features describe. The few dimensions of a model's latent
+    are about equally long: a handful of features does not span them, and blurs the groups of cells that it mixes.
+    """
+    parts = (16, 8, 4, 2, 1) if n_dimensions > _FEW_DIMENSIONS else (4, 2, 1)
+    return tuple(sorted({max(1, n_features // part) for part in parts}))
 
 
 def default_lr(n_features: int) -> float:

@@ -114,7 +114,8 @@ def fit(
     rng = apart(rng)
     config = config.complete(*U.shape)
     arch = ARCHITECTURES[config.architecture](config)
-    parameters = initial_parameters(U, config.n_features, config.k, rng)
+    start = {"init": config.init, "prefixes": config.prefixes or ()}
+    parameters = initial_parameters(U, config.n_features, config.k, rng, **start)
     parameters |= arch.extra_parameters(parameters, U)
     engine = make_engine(U, parameters, arch, config, rng=rng, device=device)
     # The state after each epoch is judged with a threshold fitted to training cells only.

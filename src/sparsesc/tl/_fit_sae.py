@@ -39,6 +39,7 @@ def fit_sae(
     n_features: int | None = None,
     k: int | None = None,
     prefixes: Sequence[int] | None = None,
+    init: str = "kmeans",
     penalty: float | None = None,
     noise: float = 0.6,
     align: float = 15.0,
@@ -76,9 +77,15 @@ def fit_sae(
     n_features
         Width F. Default: the power of two nearest to 3 d, at least 64 and at most a quarter of the cells.
     k
-        Active features per cell: exactly for ``"topk"``, on average for all others. Default: d / 6, between 4 and 32.
+        Active features per cell: exactly for ``"topk"``, on average for all others. Default: d / 6, between 8 and 32.
     prefixes
-        Widths of the nested dictionaries of ``"matryoshka"``, ascending. Default: F/16, F/8, F/4, F/2, F.
+        Widths of the nested dictionaries of ``"matryoshka"``, ascending. Default: F/16, F/8, F/4, F/2, F; for
+        embeddings of at most 20 dimensions F/4, F/2, F.
+    init
+        Where features start: ``"kmeans"`` at the centres of groups of cells (as many as features; for ``"matryoshka"``
+        few and large groups first), which the cells alone determine, or ``"random"`` at directions drawn by `rng`.
+        Fits to the same cells then hardly depend on `rng`; fits to other cells still do on the cells.
+        ``"archetypal"`` codes always start at centres.
     penalty
         Fixed sparsity penalty of ``"relu"`` and ``"gated"``; by default it is moved until the code has `k` active
         features per cell.
@@ -182,6 +189,7 @@ def fit_sae(
         n_features=n_features,
         k=k,
         prefixes=prefixes,
+        init=init,
         penalty=penalty,
         noise=noise,
         align=align,

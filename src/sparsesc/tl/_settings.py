@@ -27,6 +27,7 @@ def checked_config(
     n_features: int | None,
     k: int | None,
     prefixes: Sequence[int] | None,
+    init: str,
     penalty: float | None,
     noise: float,
     align: float,
@@ -47,8 +48,10 @@ def checked_config(
     """
     from sparsesc.nn import ARCHITECTURES, TrainConfig
     from sparsesc.nn._config import default_k, default_n_features
+    from sparsesc.nn._initialise import INITS
 
     check_choice(architecture, ARCHITECTURES, name="architecture")
+    check_choice(init, INITS, name="init")
     check_choice(precision, ["auto", "float32", "bfloat16"], name="precision")
     n, d = shape
     if n < FEWEST_CELLS or d == 0:
@@ -67,6 +70,7 @@ def checked_config(
         n_features=n_features,
         k=k,
         prefixes=_checked_prefixes(prefixes, n_features, architecture),
+        init=init,
         penalty=_checked_number("penalty", penalty),
         noise=_checked_number("noise", noise) or 0.0,
         align=_checked_number("align", align) or 0.0,
@@ -88,6 +92,7 @@ def stored_settings(config: TrainConfig) -> dict[str, Any]:
         "n_features": config.n_features,
         "k": config.k,
         "prefixes": prefixes,
+        "init": config.init,
         "penalty": config.penalty,
         "noise": config.noise,
         "align": config.align,
@@ -110,6 +115,7 @@ def restored_config(params: Mapping[str, Any]) -> TrainConfig:
     prefixes, penalty, patience = (params.get(name) for name in ("prefixes", "penalty", "patience"))
     return TrainConfig(
         **values,
+        init=str(params.get("init", "random")),  # all there was, before it was stored
         prefixes=None if prefixes is None else tuple(int(p) for p in prefixes),
         penalty=None if penalty is None else float(penalty),
         patience=None if patience is None else int(patience),

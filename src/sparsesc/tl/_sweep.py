@@ -35,6 +35,7 @@ def sweep(
     k: int | Sequence[int] | None = None,
     architecture: str | Sequence[str] = "matryoshka",
     penalty: float | Sequence[float] | None = None,
+    init: str = "kmeans",
     noise: float = 0.6,
     align: float = 15.0,
     fill_dead: bool = False,
@@ -64,7 +65,7 @@ def sweep(
         The embedding, as in :func:`fit_sae`.
     n_features, k, architecture, penalty
         One value or several of each; all combinations are fitted. ``None`` is the default of :func:`fit_sae`.
-    noise, align, fill_dead, whiten, max_steps, batch_size, lr, patience, precision
+    init, noise, align, fill_dead, whiten, max_steps, batch_size, lr, patience, precision
         Settings of all of them, as in :func:`fit_sae`.
     batch_key, validation
         Which cells are held out, as in :func:`fit_sae`: others for every seed.
@@ -125,7 +126,13 @@ def sweep(
     configs: list[TrainConfig] = []
     for *setting, seed in product(*values, seeds):
         asked = dict(zip(_VARIED, setting, strict=True))
-        shared: dict[str, Any] = {"prefixes": None, "noise": noise, "align": align, "fill_dead": fill_dead}
+        shared: dict[str, Any] = {
+            "prefixes": None,
+            "init": init,
+            "noise": noise,
+            "align": align,
+            "fill_dead": fill_dead,
+        }
         shared |= {"whiten": whiten, "max_steps": max_steps, "batch_size": batch_size, "lr": lr}
         config = checked_config(X.shape, **asked, **shared, patience=patience, precision=precision)
         if (config, seed) in zip(configs, (row["rng"] for row in rows), strict=True):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sparsesc.nn._initialise import encoder_scale
+from sparsesc.nn._initialise import encoder_scale, kmeans_centres
 
 from ._batchtopk import BatchTopK
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 OFFSET = 0.5  # delta: length of the offset, at most, as a share of the mixture's
 _TOTAL = 10.0  # what the stored weights of a feature sum to: a step of the optimiser changes W by a tenth of it
-_CLUSTERED = 20_000  # cells that k-means sees, at most
-_ITERATIONS = 30  # of k-means
 _SAMPLE = 1024  # cells that set the encoder's scale
 
 
@@ -71,16 +69,6 @@ class Archetypal(BatchTopK):
         if self._on_device is None:
             self._on_device = torch.from_numpy(self.centres).to(p["weights"].device)
         return p["weights"] @ self._on_device / _TOTAL
-
-
-def kmeans_centres(X: np.ndarray, n_centres: int) -> np.ndarray:
-    """Centres of cells, at most `n_centres` and at most half as many as cells; the same for the same cells."""
-    from sklearn.cluster import KMeans
-
-    cells = X[:: -(-len(X) // _CLUSTERED)]
-    n_centres = max(1, min(n_centres, len(cells) // 2))
-    kmeans = KMeans(n_centres, n_init=1, max_iter=_ITERATIONS, random_state=0).fit(cells)
-    return np.ascontiguousarray(kmeans.cluster_centers_, dtype=np.float32)
 
 
 def first_weights(n_features: int, n_centres: int) -> np.ndarray:
