@@ -33,17 +33,19 @@ def null_sums(test: BoundedTest, statistic: np.ndarray) -> np.ndarray:
 
 
 class ShuffledSets:
-    """A test with p-values by shuffled copies of features instead of its own.
+    """A test whose p-values have to hold among shuffled copies of features as well: the larger of both.
 
     Among copies, the squared score of a set, as a share of the largest possible one, follows about a beta distribution
     (exactly, if genes were independent and their statistics normal), of which two moments are matched, set by set. The
     score is relative to the spread over all genes of the same feature, so that the test stays a competitive one: random
     genes are no finding for a feature that has to do with many genes (restandardisation, Efron and Tibshirani 2007).
+    Copies have no genes that stand out. Where a feature has, a set can hold some of them by chance, which only the
+    p-value of the test itself takes into account.
 
     Parameters
     ----------
     test
-        Gives the scores.
+        Gives scores, and p-values by shuffled genes.
     moments
         Means over copies of what :func:`null_sums` sums.
     """
@@ -61,8 +63,9 @@ class ShuffledSets:
         self._a, self._b = first * total, (1.0 - first) * total
 
     def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Scores and evidence of the test, with logarithms of two-sided p (at least 1e-300) by the copies."""
-        score, _, evidence = self._test(statistic)
+        """Scores and evidence of the test, with logarithms of the larger p; by copies it is at least 1e-300."""
+        score, log_p, evidence = self._test(statistic)
         p = special.betaincc(self._a, self._b, self._test.share(score))
         # a set that no copy moves: nothing is known of it, so nothing is found
-        return score, np.log(np.where(self._moves, np.clip(p, _SMALLEST, 1.0), 1.0)), evidence
+        by_copies = np.log(np.where(self._moves, np.clip(p, _SMALLEST, 1.0), 1.0))
+        return score, np.maximum(log_p, by_copies), evidence

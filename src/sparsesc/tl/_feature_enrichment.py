@@ -20,7 +20,7 @@ from sparsesc.stats._top_terms import TermReducer, TopTerms, iterate_rows
 from ._gene_blocks import METHODS as METHODS_OF_GENES
 from ._gene_blocks import PVALUES, GeneSettings, open_genes
 from ._net import MatchedSets, match_net, read_net
-from ._shuffled_copies import against_copies
+from ._shuffled_copies import moments_of_copies
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -86,15 +86,15 @@ def feature_enrichment(
         ``None``: a twentieth of the measured genes, between 10 and 200.
     null
         What a set is compared with. ``"genes"``: as many genes at random, by the test of `method`; genes of a set that
-        vary together look like a finding then. ``"cells"`` (``"ulm"`` and ``"ranksum"``): the same set in copies of the
-        features whose cells are shuffled, which keeps how genes vary together; it reads the expression matrix again.
+        vary together look like a finding then. ``"cells"`` (``"ulm"`` and ``"ranksum"``): also the same set in copies
+        of the features whose cells are shuffled, which keeps how genes vary together; p is the larger one of both. It
+        reads the expression matrix again.
     n_shuffles
         Such copies in all, drawn from the features tested. P-values below ``1 / n_shuffles`` come from a beta
         distribution with the moments of the copies.
     pvalues
-        For ``"ulm"`` with ``null="genes"``. ``"permutation"``: two-sided p of the slope when genes are shuffled, from
-        the exact first three moments of that distribution; needs no draws. ``"parametric"``: by the t distribution, as
-        in decoupler.
+        For ``"ulm"``. ``"permutation"``: two-sided p of the slope when genes are shuffled, from the exact first three
+        moments of that distribution; needs no draws. ``"parametric"``: by the t distribution, as in decoupler.
     n_leading
         Genes to name in the column `genes`.
     max_memory
@@ -168,7 +168,7 @@ def feature_enrichment(
         msg = f"max_size={max_size} is smaller than min_size={min_size}: no gene set can pass."
         raise ValueError(msg)
     check.check_choice(pvalues, PVALUES, name="pvalues")
-    _check_null(null, n_shuffles, method=method, pvalues=pvalues)
+    _check_null(null, n_shuffles, method=method)
     n_top = n_top if n_top is None else check.check_positive_int(n_top, name="n_top")
     n_up = n_up if n_up is None else check.check_positive_int(n_up, name="n_up")
     if not max_memory > 0:
@@ -182,11 +182,11 @@ def feature_enrichment(
     n_universe = len(source.universe)
     n_up = n_up or int(np.clip(_SHARE_UP * n_universe, 10, 200))
     generator = as_generator(rng)
-    pvalues = "parametric" if null == "cells" else pvalues  # copies replace them: the cheaper ones will do
     test = _make_test(method, matched, n_up=n_up, pvalues=pvalues, rng=generator)
     if null == "cells":
-        bounded = cast("BoundedTest", test)
-        test = source.against_copies(bounded, tested, n_copies=n_shuffles, rng=generator, progress_bar=progress_bar)
+        scores_only = cast("BoundedTest", _make_test(method, matched, n_up=n_up, pvalues="parametric", rng=generator))
+        moments = source.of_copies(scores_only, tested, n_copies=n_shuffles, rng=generator, progress_bar=progress_bar)
+        test = ShuffledSets(cast("BoundedTest", test), moments)
     reducer = TermReducer(
         test,
         matched.sets,
@@ -218,11 +218,11 @@ def feature_enrichment(
     }
     if method == "ora":
         asked["n_up"] = n_up
+    if method == "ulm":
+        asked["pvalues"] = pvalues
     asked["null"] = null
     if null == "cells":
         asked["n_shuffles"] = int(n_shuffles)
-    elif method == "ulm":
-        asked["pvalues"] = pvalues
     slot[_keys.ENRICHMENT] = enrichment
     slot[_keys.FEATURES] = table
     slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"feature_enrichment": asked | matched.report}
@@ -258,7 +258,7 @@ class _GeneScores:
             self.universe = self._job.varies
             self.tested = self._job.statistic.tested
 
-    def against_copies(
+    def of_copies(
         self,
         test: BoundedTest,
         tested: np.ndarray,
@@ -266,8 +266,8 @@ class _GeneScores:
         n_copies: int,
         rng: np.random.Generator,
         progress_bar: bool | None,
-    ) -> ShuffledSets:
-        """The test with p-values by copies of these features with shuffled cells.
+    ) -> np.ndarray:
+        """Moments of the test's scores among copies of these features with shuffled cells.
 
         Raises
         ------
@@ -281,7 +281,7 @@ class _GeneScores:
                 "none. Run ssc.tl.feature_genes with another method first, or use null='genes'."
             )
             raise ValueError(msg)
-        return against_copies(
+        return moments_of_copies(
             self._adata,
             self._key,
             GeneSettings.read(self._asked),
@@ -336,16 +336,13 @@ def _choose(names: pd.Index, features: list[str] | None, tested: np.ndarray) -> 
     return chosen
 
 
-def _check_null(null: str, n_shuffles: int, *, method: str, pvalues: str) -> None:
+def _check_null(null: str, n_shuffles: int, *, method: str) -> None:
     check.check_choice(null, NULLS, name="null")
     if check.check_positive_int(n_shuffles, name="n_shuffles") < _FEWEST_SHUFFLES:
         msg = f"n_shuffles must be at least {_FEWEST_SHUFFLES}: p-values rest on two moments, found {n_shuffles}."
         raise ValueError(msg)
     if null == "cells" and method not in SHUFFLED_METHODS:
         msg = f"null='cells' goes with method {check.listing(SHUFFLED_METHODS)}, not with {method!r}."
-        raise ValueError(msg)
-    if null == "cells" and pvalues != PVALUES[0]:
-        msg = f"pvalues={pvalues!r} belongs to null='genes': with null='cells' shuffled cells give the p-values."
         raise ValueError(msg)
 
 

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from sparsesc import _validation as check
 from sparsesc.stats._gene_statistics import GeneBlock, map_gene_blocks
-from sparsesc.stats._shuffled_sets import BoundedTest, ShuffledSets, null_sums
+from sparsesc.stats._shuffled_sets import BoundedTest, null_sums
 
 from ._gene_blocks import GeneSettings, open_genes
 
@@ -57,7 +57,7 @@ def shuffled_copies(
     return sparse.csc_matrix(joined, shape=(n_cells, len(features))).tocsr()
 
 
-def against_copies(
+def moments_of_copies(
     adata: AnnData,
     key: str,
     settings: GeneSettings,
@@ -69,15 +69,15 @@ def against_copies(
     max_memory: float,
     rng: np.random.Generator,
     progress: Callable[[Iterable[Any], int], Iterable[Any]],
-) -> ShuffledSets:
-    """`test` with p-values by shuffled copies of these features, for which gene scores are computed as for them.
+) -> np.ndarray:
+    """What :class:`ShuffledSets` needs to know of shuffled copies, for which genes are scored as for the features.
 
     Parameters
     ----------
     adata, key, settings
         What the gene scores of the features were computed from, and how.
     test
-        Prepared for `genes`.
+        Of gene sets, prepared for `genes`.
     features
         Positions of the features that are copied, each about as often.
     genes
@@ -109,4 +109,4 @@ def against_copies(
             yield from map_gene_blocks(job.statistic, job.blocks, sums, max_bytes=job.max_bytes)
 
     parts = list(progress(blocks(), -(-n_copies // 16)))
-    return ShuffledSets(test, sum(s for s, _ in parts) / sum(n for _, n in parts))
+    return np.sum([s for s, _ in parts], axis=0) / sum(n for _, n in parts)
