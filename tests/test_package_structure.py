@@ -51,6 +51,9 @@ DEVIATIONS: dict[tuple[str, str], str] = {
     ("get.geneset_impact", "key"): "names what drives a model, not an autoencoder",
     ("pl.geneset_impact", "key"): "names what drives a model, not an autoencoder",
     ("tl.suppress_features", "key_added"): "names an embedding in obsm, not an autoencoder",
+    ("tl.latent_diagnostics", "key_added"): "names diagnostics of a model, not an autoencoder",
+    ("get.latent_diagnostics", "key"): "names diagnostics of a model, not an autoencoder",
+    ("pl.latent_diagnostics", "key"): "names diagnostics of a model, not an autoencoder",
     ("pp.pool_gene_embeddings", "key_added"): "names an embedding in obsm, not an autoencoder",
 }
 

@@ -42,6 +42,7 @@ IMPACT = "impact"
 IMPACT_CONTRAST = "impact_contrast"
 
 COUNT_TABLES = ("genes", "families", "summary")
+LATENT_TABLES = ("elbo", "dimensions", "dependence")
 SUPPRESSION_TABLES = ("features", "transfer", "scib")
 RANK_FIDELITY_TABLES = ("summary", "pairs", "outliers", "neighbors", "neighbor_groups", "rules", "sparsity")
 

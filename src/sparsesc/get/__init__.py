@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._count_diagnostics import count_diagnostics
 from ._features import features
 from ._geneset_impact import geneset_impact
+from ._latent_diagnostics import latent_diagnostics
 from ._locality import locality
 from ._mudata import mudata
 from ._rank_fidelity import rank_fidelity
@@ -22,6 +23,7 @@ __all__ = [
     "features",
     "genes",
     "geneset_impact",
+    "latent_diagnostics",
     "locality",
     "mudata",
     "rank_fidelity",

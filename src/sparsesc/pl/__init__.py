@@ -11,6 +11,7 @@ from ._feature_density import feature_density
 from ._feature_umap import feature_umap
 from ._genes import genes
 from ._geneset_impact import geneset_impact
+from ._latent_diagnostics import latent_diagnostics
 from ._locality import locality
 from ._rank_fidelity import rank_fidelity
 from ._representations import representations
@@ -31,6 +32,7 @@ __all__ = [
     "feature_umap",
     "genes",
     "geneset_impact",
+    "latent_diagnostics",
     "locality",
     "rank_fidelity",
     "representations",

@@ -15,6 +15,7 @@ from ._feature_locality import feature_locality
 from ._feature_similarity import feature_similarity
 from ._fit_sae import fit_sae
 from ._geneset_impact import geneset_impact
+from ._latent_diagnostics import latent_diagnostics
 from ._rank_fidelity import rank_fidelity
 from ._saliency import saliency
 from ._stability import stability
@@ -36,6 +37,7 @@ __all__ = [
     "feature_similarity",
     "fit_sae",
     "geneset_impact",
+    "latent_diagnostics",
     "rank_fidelity",
     "saliency",
     "stability",

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.patches import Patch
+
+from sparsesc.get import latent_diagnostics as read
+
+from . import _style, _utils
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from mudata import MuData
+
+    from ._utils import Drawn, Save
+
+_ALPHA = 0.05
+_MOST_DONORS = 20
+_MOST_NAMED = 16  # dimensions whose numbers fit below
+
+
+def latent_diagnostics(
+    adata: AnnData | MuData,
+    *,
+    key: str = "latent_diagnostics",
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: Save = None,
+    return_fig: bool | None = None,
+) -> Drawn:
+    """The objective on held-out donors, which dimensions are in use, and what each depends on.
+
+    Parameters
+    ----------
+    adata
+        Object with the tables of :func:`sparsesc.tl.latent_diagnostics`.
+    key
+        Entry of ``uns``.
+    figsize
+        Width and height in inches.
+    ax
+        Axes whose place all panels take.
+    show
+        Show the figure. ``None``: ``sc.settings.autoshow``.
+    save
+        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``latent_diagnostics{suffix}``, as in scanpy; a
+        ``Path``, or a string with a folder in it, is taken as it is.
+    return_fig
+        Return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes: ``"elbo"`` (its two parts
+    for each donor), ``"dimensions"`` (divergence of each, largest first; of models without a posterior the variance)
+    and, where keys were tested, ``"dependence"`` (share of the variance explained; a dot marks adjusted p below .05);
+    else ``None``. `adata` stays as it is.
+
+    Raises
+    ------
+    KeyError
+        If there are no such tables.
+
+    Notes
+    -----
+    Dimensions stand in the same order, by divergence, in both panels.
+    """
+    elbo, table = read(adata, "elbo", key=key), read(adata, "dimensions", key=key)
+    depends = read(adata, "dependence", key=key)
+    scale = _utils.text_scale()
+    ratios = [1.0, 1.5] + ([1.3] if len(depends) else [])
+    fig, grid = _utils.area(
+        ax,
+        (2.8 * scale * sum(ratios), 3.4 * scale) if figsize is None else figsize,
+        1,
+        len(ratios),
+        width_ratios=ratios,
+    )
+    axes = {
+        name: fig.add_subplot(grid[0, i]) for i, name in enumerate(("elbo", "dimensions", "dependence")[: len(ratios)])
+    }
+    measure = "kl" if table["kl"].notna().any() else "variance"
+    table = table.sort_values(measure, ascending=False, kind="stable")
+    _elbo(axes["elbo"], elbo)
+    _dimensions(axes["dimensions"], table, measure)
+    for panel in axes.values():
+        _style.tidy(panel)
+    if "dependence" in axes:
+        _dependence(fig, axes["dependence"], depends, list(table.index.astype(str)))
+    return _utils.finish(fig, axes, name="latent_diagnostics", ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _elbo(ax: Axes, table: pd.DataFrame) -> None:
+    """Reconstruction and divergence end to end, all cells first, then the donors."""
+    table = table.iloc[: 1 + _MOST_DONORS]
+    y = np.arange(len(table))
+    parts = [("reconstruction", "reconstruction", _style.BLUE), ("kl", "divergence", _style.ORANGE)]
+    left = np.zeros(len(table))
+    for column, label, color in parts:
+        width = table[column].fillna(0.0).to_numpy(float)
+        if not width.any():
+            continue
+        ax.barh(y, width, left=left, color=color, height=0.7, label=label)
+        left += width
+    names = [_style.wrap(str(name), 16, 2) for name in table["donor"]]
+    ax.set_yticks(y, names)
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.set_xlabel("-ELBO (nats per cell)")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize="small", borderpad=0.1)
+
+
+def _dimensions(ax: Axes, table: pd.DataFrame, measure: str) -> None:
+    x = np.arange(len(table))
+    active, collapsed = table["active"].to_numpy(bool), table["collapsed"].to_numpy(bool)
+    kinds = [
+        (active & ~collapsed, _style.BLUE, "active"),
+        (~active & ~collapsed, _style.STEM, "not active"),
+        (collapsed, _style.ORANGE, "collapsed"),
+    ]
+    values = table[measure].to_numpy(float)
+    handles = []
+    for chosen, color, label in kinds:
+        ax.bar(x[chosen], values[chosen], color=color, width=0.8)
+        handles.append(Patch(color=color, label=f"{label}: {int(chosen.sum())}"))
+    if collapsed.any():  # their bars are too low to see
+        ax.plot(x[collapsed], values[collapsed], "v", color=_style.ORANGE, ms=4, clip_on=False)
+    if len(x) <= _MOST_NAMED:
+        ax.set_xticks(x, [str(name).removeprefix("z_") for name in table.index], fontsize="small")
+    else:
+        ax.set_xticks([])
+    ax.set_xlabel("Dimension")
+    ax.set_ylabel("Divergence from the prior (nats)" if measure == "kl" else "Variance over cells")
+    ax.margins(y=0.3)  # room for the legend
+    ax.set_ylim(bottom=0)
+    ax.legend(handles=handles, frameon=False, fontsize="small", loc="upper right", borderpad=0.1)
+
+
+def _dependence(fig: Figure, ax: Axes, table: pd.DataFrame, order: list[str]) -> None:
+    """Keys x dimensions."""
+    wide = table.pivot(index="key", columns="dimension", values="share")
+    keys = list(dict.fromkeys(table["key"].astype(str)))
+    wide = wide.loc[keys, order]
+    padj = table.pivot(index="key", columns="dimension", values="padj").loc[keys, order].to_numpy(float)
+    values = wide.to_numpy(float)
+    image = ax.imshow(
+        np.ma.masked_invalid(values), aspect="auto", cmap=_style.get_cmap(None, _style.activation_cmap()), vmin=0,
+        vmax=max(float(np.nanmax(values, initial=0.0)), 0.1), interpolation="nearest",
+    )  # fmt: skip
+    rows, columns = np.nonzero(padj < _ALPHA)
+    dark = values[rows, columns] > 0.5 * image.norm.vmax
+    ax.scatter(columns, rows, s=14, c=np.where(dark, "white", "black"), linewidths=0)
+    untested = np.isnan(padj).all(axis=1)
+    names = [
+        _style.wrap(name, 14, 2) + ("\n(no test)" if none else "") for name, none in zip(keys, untested, strict=True)
+    ]
+    ax.set_yticks(range(len(keys)), names)
+    if len(order) <= _MOST_NAMED:
+        ax.set_xticks(range(len(order)), [name.removeprefix("z_") for name in order], fontsize="small")
+    else:
+        ax.set_xticks([])
+    ax.set_xlabel("Dimension")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    bar = fig.colorbar(image, ax=ax, aspect=25, pad=0.03)
+    bar.set_label("Share of the variance")
