@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __version__ = version("sparsesc")
 
-# Imported at first use, so that `import sparsesc` costs nothing: `nn` needs torch, `models` scvi-tools, `pl` matplotlib.
+# Imported at first use, so that `import sparsesc` costs nothing: `nn` needs torch, `models` scvi-tools.
 _SUBMODULES = ("datasets", "decoders", "get", "models", "nn", "pl", "pp", "stats", "tl")
 
 __all__ = ["__version__", *_SUBMODULES]
