@@ -37,6 +37,8 @@ MOST_CELLS = 3000
 EMBEDDINGS = ("PCA", "scVI")
 RATIOS = ["lms", "msas", "f1", "auroc"]
 OWN = "its own dimensions"
+CONTROLS = (OWN, "ICA", "NMF of the embedding", "untrained code")
+DEFAULT = {"PCA": "matryoshka from F/16, kmeans", "scVI": "matryoshka from F/4, kmeans, twice k"}
 CEILINGS = ("supervised direction", "its positive part", "supervised call")
 
 
@@ -246,6 +248,7 @@ def report(table: pd.DataFrame, epochs: int) -> str:
                 row = part[(part["data"] == name) & (part["code"] == code)]
                 if len(row):
                     lines.append(f"| {name} | {code} | " + " | ".join(f"{row[c].iloc[0]:.2f}" for c in RATIOS) + " |")
+    lines += ["", "## Where a control is above the default", "", *losses(mean)]
     for (embedding, data), part in mean.groupby(["embedding", "data"], sort=False):
         lines += ["", f"## {data}, {embedding} ({part['n_labels'].iloc[0]:.0f} labels)", ""]
         lines += [
@@ -260,6 +263,21 @@ def report(table: pd.DataFrame, epochs: int) -> str:
                 + " |"
             )
     return "\n".join(lines) + "\n"
+
+
+def losses(mean: pd.DataFrame) -> Iterator[str]:
+    """One line an embedding and data set: the scores in which the best control is better."""
+    for (embedding, data), part in mean.groupby(["embedding", "data"], sort=False):
+        part = part.set_index("code")
+        if DEFAULT[embedding] not in part.index:
+            continue
+        ours, others = part.loc[DEFAULT[embedding]], part.loc[list(CONTROLS)]
+        lost = [
+            f"{c} {ours[c]:.3f} ({others[c].astype(float).idxmax()} {others[c].max():.3f})"
+            for c in [*RATIOS, "covered"]
+            if ours[c] < others[c].max()
+        ]
+        yield f"- {data}, {embedding}: {'; '.join(lost) or 'nowhere'}."
 
 
 def _figure(value: float, digits: int) -> str:
