@@ -63,13 +63,13 @@ class OrthogonalAEModule(BaseModuleClass):
                 nn.init.xavier_normal_(layer.weight)
         start = torch.as_tensor(np.maximum(mean, _LEAST_MEAN), dtype=torch.float32)
         with torch.no_grad():  # the first output is the mean cell, up to what the weights add
-            self.decoder[2].bias.copy_(start + torch.log(-torch.expm1(-start)))
+            self.decoder.get_parameter("2.bias").copy_(start + torch.log(-torch.expm1(-start)))
         if gene_likelihood == "nb":
             self.log_dispersion = nn.Parameter(torch.zeros(n_genes))
 
     def orthogonality_gap(self) -> torch.Tensor:
         """Frobenius norm of I - W W^T, W being the weights into the representation (units x hidden); has a gradient."""
-        W = self.encoder[2].weight
+        W = self.encoder.get_parameter("2.weight")
         return torch.linalg.matrix_norm(torch.eye(len(W), dtype=W.dtype, device=W.device) - W @ W.T)
 
     def scaled(self, x: torch.Tensor) -> torch.Tensor:

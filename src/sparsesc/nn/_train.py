@@ -114,8 +114,8 @@ def fit(
     rng = apart(rng)
     config = config.complete(*U.shape)
     arch = ARCHITECTURES[config.architecture](config)
-    start = {"init": config.init, "prefixes": config.prefixes or ()}
-    parameters = initial_parameters(U, config.n_features, config.k, rng, **start)
+    prefixes = config.prefixes or ()
+    parameters = initial_parameters(U, config.n_features, config.k, rng, init=config.init, prefixes=prefixes)
     parameters |= arch.extra_parameters(parameters, U)
     engine = make_engine(U, parameters, arch, config, rng=rng, device=device)
     # The state after each epoch is judged with a threshold fitted to training cells only.

@@ -146,12 +146,13 @@ def _dependence(fig: Figure, ax: Axes, table: pd.DataFrame, order: list[str]) ->
     wide = wide.loc[keys, order]
     padj = table.pivot(index="key", columns="dimension", values="padj").loc[keys, order].to_numpy(float)
     values = wide.to_numpy(float)
+    top = max(float(np.nanmax(values, initial=0.0)), 0.1)
     image = ax.imshow(
         np.ma.masked_invalid(values), aspect="auto", cmap=_style.get_cmap(None, _style.activation_cmap()), vmin=0,
-        vmax=max(float(np.nanmax(values, initial=0.0)), 0.1), interpolation="nearest",
+        vmax=top, interpolation="nearest",
     )  # fmt: skip
     rows, columns = np.nonzero(padj < _ALPHA)
-    dark = values[rows, columns] > 0.5 * image.norm.vmax
+    dark = values[rows, columns] > 0.5 * top
     ax.scatter(columns, rows, s=14, c=np.where(dark, "white", "black"), linewidths=0)
     untested = np.isnan(padj).all(axis=1)
     names = [

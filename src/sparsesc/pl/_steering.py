@@ -147,14 +147,30 @@ def _draw_arrows(ax: Axes, adata: AnnData | MuData, place: np.ndarray, params: M
     if params.get("groupby") in adata.obs:
         to_group = str(params["to_group"])
         target = (adata.obs[params["groupby"]].astype(str) == to_group).to_numpy()
-        ax.scatter(*place[target].T, s=size, color=_TARGET, alpha=0.35, linewidths=0, rasterized=points, label=to_group)
+        ax.scatter(
+            place[target, 0],
+            place[target, 1],
+            s=size,
+            color=_TARGET,
+            alpha=0.35,
+            linewidths=0,
+            rasterized=points,
+            label=to_group,
+        )
     if len(rows):
         manifold = Manifold(X, n_neighbors=min(n_neighbors, len(X) - 1))
         ends = place[manifold.neighbors(moved[rows], rows)[1]].mean(1)
         # start where the cell's own neighbours are, so that a cell that does not move has no arrow
         starts = place[manifold.neighbors(X[rows], rows)[1]].mean(1)
         ax.scatter(
-            *place[rows].T, s=size, color=_style.BLUE, alpha=0.35, linewidths=0, rasterized=points, label="moved"
+            place[rows, 0],
+            place[rows, 1],
+            s=size,
+            color=_style.BLUE,
+            alpha=0.35,
+            linewidths=0,
+            rasterized=points,
+            label="moved",
         )
         low, high = place.min(0), place.max(0)
         width = np.where(high > low, high - low, 1) / _BINS

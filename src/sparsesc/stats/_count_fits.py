@@ -301,4 +301,5 @@ def fit_families(
             start[genes], sizes, groups, n_groups, bins.of, bins.group, bins.n, bins.total, "zinb" in families,
             "lognormal" in families, loglik, estimates, zeros,
         )  # fmt: skip
-        yield genes, CountFits(loglik, *estimates.T, zeros, n_cells, n_groups)
+        r, r_zinb, inflation, n_large = estimates.T
+        yield genes, CountFits(loglik, r, r_zinb, inflation, n_large, zeros, n_cells, n_groups)

@@ -58,7 +58,8 @@ def explained(
     order = np.arange(n) if strata is None else np.argsort(strata, kind="stable")
     columns = labels[None, :] if np.issubdtype(labels.dtype, np.floating) else one_hot(labels)
     # What the label's columns have in common within strata: shuffling within strata leaves it as it is.
-    apart = _centre(columns.T.toarray() if sparse.issparse(columns) else columns.T, strata)
+    spelled = columns.toarray() if isinstance(columns, sparse.csr_matrix) else np.asarray(columns)
+    apart = _centre(spelled.T, strata)
     inverse = np.linalg.pinv(apart.T @ apart, rcond=1e-9, hermitian=True)
 
     def share(shuffled: np.ndarray) -> np.ndarray:

@@ -282,7 +282,7 @@ def _from_pca(adata: AnnData, layer: str | None) -> Encoder:
     if _PCS not in adata.varm:
         msg = f"Did not find adata.varm['{_PCS}']. Available: {check.listing(adata.varm.keys())}. Run sc.pp.pca first."
         raise KeyError(msg)
-    loadings = np.asarray(adata.varm[_PCS], dtype=np.float32)
+    loadings: np.ndarray = np.asarray(adata.varm[_PCS], dtype=np.float32)
     Z = check.get_rep(adata, "X_pca")
     matrix, names = check.get_expression(adata, layer=layer, use_raw=False)
     used = np.flatnonzero(np.abs(loadings).sum(1) > 0)

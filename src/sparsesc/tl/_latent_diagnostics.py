@@ -245,7 +245,7 @@ def _check_unseen(model: Any, part: AnnData, donor_key: str | None, *, refuse: b
                 f"The model's AnnData has no obs[{donor_key!r}]: which donors it was trained on is unknown."
             )
         else:
-            shared = sorted(set(part.obs[donor_key].dropna().astype(str)) & trained)
+            shared = sorted(set(pd.Series(part.obs[donor_key]).dropna().astype(str)) & trained)
             if shared:
                 complaints.append(f"the training had cells of the donors {check.listing(shared)} of {donor_key!r}")
     if complaints:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -162,7 +163,7 @@ def trained_labels(model: Any, key: str) -> set[str] | None:
 
 
 def _totals(adata: AnnData, layer: str | None) -> np.ndarray:
-    matrix = adata.X if layer is None else adata.layers[layer]
+    matrix: Any = adata.X if layer is None else adata.layers[layer]
     return np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
 
 
@@ -222,16 +223,17 @@ def _from_network(model: Any, adata: AnnData, *, n_draws: int, seed: int, also: 
     import torch
 
     module = model.module
-    loader = model._make_data_loader(adata=model._validate_anndata(adata), batch_size=_ROWS, shuffle=False)
     parts: dict[str, list[np.ndarray]] = {"mean": [], "variance": [], "reconstruction": [], "prior": [], "also": []}
     stop = 0
     devices = [module.device] if module.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode(), evaluating(module):
+    with torch.random.fork_rng(devices=devices), batches(model, adata) as loader:
         torch.manual_seed(seed % 2**63)
         for tensors in loader:
-            tensors = {name: value.to(module.device) for name, value in tensors.items() if value is not None}
             start, stop = stop, stop + len(tensors[_COUNTS])
-            misfit, objective, other, done = 0.0, 0.0, 0.0, 0
+            misfit: Any = 0.0
+            objective: Any = 0.0
+            other: Any = 0.0
+            done = 0
             inferred: dict[str, Any] = {}
             while done < n_draws and (done == 0 or _POSTERIOR in inferred):
                 inferred = module.inference(**module._get_inference_input(tensors))
@@ -256,6 +258,25 @@ def _from_network(model: Any, adata: AnnData, *, n_draws: int, seed: int, also: 
                 parts[name].append(value.double().cpu().numpy())
     joined = {name: np.concatenate(values) if values else None for name, values in parts.items()}
     return LatentTerms(**joined)  # type: ignore[arg-type]
+
+
+@contextmanager
+def batches(model: Any, adata: AnnData) -> Iterator[Iterator[dict[str, torch.Tensor]]]:
+    """Cells on the device of the network, in their order, for a look without a trace.
+
+    The network is as in evaluation, and the model, which keeps a hold on every AnnData that it was shown, forgets it.
+    """
+    import torch
+
+    held = model._per_instance_manager_store.setdefault(model.id, {})
+    known, device = set(held), model.module.device
+    try:
+        loader = model._make_data_loader(adata=model._validate_anndata(adata), batch_size=_ROWS, shuffle=False)
+        with torch.inference_mode(), evaluating(model.module):
+            yield ({name: value.to(device) for name, value in t.items() if value is not None} for t in loader)
+    finally:
+        for name in set(held) - known:
+            del held[name]
 
 
 def _summed(value: Any) -> Any:

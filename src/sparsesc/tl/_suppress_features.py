@@ -193,7 +193,7 @@ def suppress_features(
     Foundation Models, bioRxiv 2025.10.22.681631. Luecken et al. (2022), Benchmarking atlas-level data integration in
     single-cell genomics, *Nature Methods* 19, 41-50 (the scores of scib).
     """
-    counts = {"n_levels": n_levels, "min_cells": min_cells, "n_permutations": n_permutations}
+    counts: dict[str, Any] = {"n_levels": n_levels, "min_cells": min_cells, "n_permutations": n_permutations}
     counts |= {"n_neighbors": n_neighbors, "n_scored": n_scored}
     counts |= {} if n_features in (None, _TRANSFER) else {"n_features": n_features}
     counts |= {"n_controls": n_controls} if n_controls else {}
@@ -238,8 +238,8 @@ def suppress_features(
             described = pd.concat([described, ranked], axis=1)
             bar.update()
             if n_features == _TRANSFER and chosen is None:
-                options = {"scale": scale, "n_neighbors": n_neighbors, "n_scored": n_scored, "rng": generator}
-                order = order[: helpful_number(codes, X, W, order, cells, labels, **options)]
+                options: dict[str, Any] = {"scale": scale, "n_neighbors": n_neighbors, "n_scored": n_scored}
+                order = order[: helpful_number(codes, X, W, order, cells, labels, **options, rng=generator)]
             elif chosen is None:
                 order = order[:n_features]
             described["suppressed"] = np.isin(np.arange(len(described)), order)

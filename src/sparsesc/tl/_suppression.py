@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,8 @@ def rank_features(
     """What each feature knows of batch and of biology, one row a feature; and positions of those that may go."""
     known = codes[cells.rows]
     chooses, judges = known[~cells.held], known[cells.held]
-    options = {"n_levels": n_levels, "n_permutations": n_permutations, "min_active": min_cells, "rng": rng}
+    options: dict[str, Any] = {"n_levels": n_levels, "n_permutations": n_permutations}
+    options |= {"min_active": min_cells, "rng": rng}
     of = {part: (cells.batches[rows], cells.strata[rows]) for part, rows in ((0, ~cells.held), (1, cells.held))}
     batch = information_test(chooses, of[0][0], strata=of[0][1], **options)
     again = information_test(judges, of[1][0], strata=of[1][1], **options)
