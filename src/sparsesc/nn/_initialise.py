@@ -66,7 +66,8 @@ def kmeans_centres(X: np.ndarray, n_centres: int) -> np.ndarray:
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
-    cells = X[:: -(-len(X) // _CLUSTERED)]
+    # The last bits of products depend on where in memory the cells lie; in float64 they are beyond what is kept.
+    cells = X[:: -(-len(X) // _CLUSTERED)].astype(np.float64)
     n_centres = max(1, min(n_centres, len(cells) // 2))
     with threadpool_limits(limits=1, user_api="openmp"):  # threads would add up the cells in any order
         kmeans = KMeans(n_centres, n_init=1, max_iter=_ITERATIONS, random_state=0).fit(cells)
