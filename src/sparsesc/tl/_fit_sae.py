@@ -84,7 +84,7 @@ def fit_sae(
     init
         Where features start: ``"kmeans"`` at the centres of groups of cells (as many as features; for ``"matryoshka"``
         few and large groups first), which the cells alone determine, or ``"random"`` at directions drawn by `rng`.
-        Fits to the same cells then hardly depend on `rng`; fits to other cells still do on the cells.
+        Fits to the same cells are then much alike for any `rng`, which is no evidence that other cells give the same.
         ``"archetypal"`` codes always start at centres.
     penalty
         Fixed sparsity penalty of ``"relu"`` and ``"gated"``; by default it is moved until the code has `k` active
