@@ -30,6 +30,11 @@ STEERING = "steering"
 SUPPRESSION = "suppression"
 STABILITY = "stability"
 VALIDATION = "validation_obs"
+REFERENCE = "reference"
+QUERY = "query"
+DRIFT = "drift"
+BLOCKS = "blocks"
+CROSSCODER = "crosscoder"
 
 SALIENCY_KEY = "saliency"
 UNITS = "units"
@@ -45,6 +50,8 @@ COUNT_TABLES = ("genes", "families", "summary")
 LATENT_TABLES = ("elbo", "dimensions", "dependence")
 SUPPRESSION_TABLES = ("features", "transfer", "scib")
 RANK_FIDELITY_TABLES = ("summary", "pairs", "outliers", "neighbors", "neighbor_groups", "rules", "sparsity")
+
+CROSSCODER_TABLES = ("embeddings", "cross", "counts")
 
 WEIGHT_NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 FEATURE_COLUMNS = ("density", "mean_active", "max", "n_cells", "dead")
@@ -92,6 +99,18 @@ SIMILARITY_COLUMNS = (
 SALIENCY_COLUMNS = ("unit", "gene", "saliency", "signed")
 IMPACT_COLUMNS = ("unit", "term", "impact", "sd", "scaled", "score", "pval", "padj", "n_genes", "genes")
 IMPACT_CONTRAST_COLUMNS = ("unit", "term", "impact_a", "impact_b", "difference", "score", "pval", "padj")
+DRIFT_COLUMNS = (
+    "feature",
+    "density_reference",
+    "density_query",
+    "mean_active_reference",
+    "mean_active_query",
+    "logfc_density",
+    "logfc_active",
+    "drift",
+    "pval",
+    "padj",
+)
 LOCALITY_COLUMNS = ("feature", "category", "mean_in", "mean_out", "statistic", "pval", "padj")
 
 
@@ -105,6 +124,12 @@ class SaeKeys:
     """Entry of ``obsm``: cells x features, CSR."""
     genes: str
     """Entry of ``varm``: genes x features."""
+    joint: str
+    """Entry of ``obsm``: several embeddings side by side, cells x dimensions."""
+    residual: str
+    """Column of ``obs``: what of a query cell the features leave over."""
+    residual_pval: str
+    """Column of ``obs``: how often a cell of the reference has as much left over."""
 
     def feature_names(self, n_features: int) -> list[str]:
         """Stable names, ``{key}_0 ...``."""
@@ -113,7 +138,14 @@ class SaeKeys:
 
 def sae_keys(key: str = DEFAULT_KEY) -> SaeKeys:
     """Slots that belong to ``key``."""
-    return SaeKeys(key=key, codes=f"X_{key}", genes=f"{key}_genes")
+    return SaeKeys(
+        key=key,
+        codes=f"X_{key}",
+        genes=f"{key}_genes",
+        joint=f"X_{key}_joint",
+        residual=f"{key}_residual",
+        residual_pval=f"{key}_residual_pval",
+    )
 
 
 @dataclass(frozen=True)

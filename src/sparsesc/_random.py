@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -30,6 +30,27 @@ def apart(rng: np.random.Generator) -> np.random.Generator:
 def torch_seed(rng: np.random.Generator) -> int:
     """A seed for a torch Generator, drawn from ``rng``."""
     return int(rng.integers(2**63 - 1))
+
+
+def several_seeds(rng: int | Sequence[int]) -> list[int]:
+    """One seed or several, as a list without repeats.
+
+    Raises
+    ------
+    TypeError
+        If one is no seed.
+    ValueError
+        If there are none.
+    """
+    seeds = [rng] if not isinstance(rng, Iterable) or isinstance(rng, str) else list(dict.fromkeys(rng))
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            msg = f"rng must be a seed (a non-negative integer) or several, found {seed!r}."
+            raise TypeError(msg)
+    if not seeds:
+        msg = "rng is an empty list. Give at least one seed."
+        raise ValueError(msg)
+    return [int(seed) for seed in seeds]
 
 
 def describe(rng: SeedLike | RNGLike | None) -> str:

@@ -44,6 +44,11 @@ def write_sae(adata: AnnData | MuData, slots: SaeKeys, codes: sparse.csr_matrix,
     """Store codes and ``uns`` entry together, and drop what an earlier fit under this key left behind."""
     if hasattr(adata, "varm") and slots.genes in adata.varm:
         del adata.varm[slots.genes]
+    if _keys.QUERY in adata.uns.get(slots.key, {}):  # codes of a query, which came with columns
+        obs: Any = adata.obs
+        adata.obs = obs.drop(columns=[slots.residual, slots.residual_pval], errors="ignore")
+    if slots.joint in adata.obsm and _keys.BLOCKS in adata.uns.get(slots.key, {}).get(_keys.PARAMS, {}):
+        del adata.obsm[slots.joint]
     adata.uns[slots.key] = entry
     adata.obsm[slots.codes] = codes
 

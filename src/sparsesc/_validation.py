@@ -25,6 +25,7 @@ _SHOWN = 12
 
 _TABLE_WRITERS = {
     _keys.HISTORY: "ssc.tl.fit_sae",
+    _keys.DRIFT: "ssc.tl.apply_sae",
     _keys.ASSOCIATION: "ssc.tl.feature_association",
     _keys.ASSOCIATION_NUMERIC: "ssc.tl.feature_association",
     _keys.LABELS: "ssc.tl.feature_association",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ._count_diagnostics import count_diagnostics
+from ._crosscoder import crosscoder
+from ._drift import drift
 from ._features import features
 from ._geneset_impact import geneset_impact
 from ._latent_diagnostics import latent_diagnostics
@@ -18,7 +20,9 @@ from ._tables import association, differential, enrichment, genes
 __all__ = [
     "association",
     "count_diagnostics",
+    "crosscoder",
     "differential",
+    "drift",
     "enrichment",
     "features",
     "genes",

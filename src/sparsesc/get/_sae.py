@@ -28,7 +28,8 @@ def sae(adata: AnnData | MuData, key: str = "sae") -> SparseAutoencoder:
     Returns
     -------
     A :class:`~sparsesc.nn.SparseAutoencoder` with copies of the weights in ``uns[key]["weights"]``, in the units of
-    the embedding; its ``metadata`` is ``uns[key]["params"]``.
+    the embedding. Its ``metadata`` is ``uns[key]["params"]``, with ``uns[key]["reference"]`` where there is one: what
+    is known of the cells of the fit then travels with a saved folder.
 
     Raises
     ------
@@ -44,11 +45,14 @@ def sae(adata: AnnData | MuData, key: str = "sae") -> SparseAutoencoder:
         msg = f"adata.uns[{key!r}]['{_keys.WEIGHTS}'] lacks {', '.join(missing)}. Run ssc.tl.fit_sae again."
         raise KeyError(msg)
     architecture = str(params["architecture"])
+    metadata = {name: _plain(value) for name, value in params.items()}
+    if _keys.REFERENCE in slot:
+        metadata[_keys.REFERENCE] = {name: _plain(value) for name, value in slot[_keys.REFERENCE].items()}
     return SparseAutoencoder(
         **{name: np.array(weights[name]) for name in _keys.WEIGHT_NAMES},
         k=int(params["k"]) if architecture == "topk" else None,
         architecture=architecture,
-        metadata={name: _plain(value) for name, value in params.items()},
+        metadata=metadata,
     )
 
 

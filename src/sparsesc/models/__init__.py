@@ -6,12 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._dgd import DGD
     from ._orthogonal_ae import OrthogonalAE
 
 # Imported at first use: each model needs scvi-tools, which takes seconds to load.
-_MODULES = {"OrthogonalAE": "_orthogonal_ae"}
+_MODULES = {"DGD": "_dgd", "OrthogonalAE": "_orthogonal_ae"}
 
-__all__ = ["OrthogonalAE"]
+__all__ = ["DGD", "OrthogonalAE"]
 
 
 def __getattr__(name: str) -> object:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ._association import association
 from ._count_diagnostics import count_diagnostics
+from ._crosscoder import crosscoder
 from ._differential import differential
+from ._drift import drift
 from ._enrichment import enrichment
 from ._feature_card import feature_card
 from ._feature_density import feature_density
@@ -25,7 +27,9 @@ from ._training import training
 __all__ = [
     "association",
     "count_diagnostics",
+    "crosscoder",
     "differential",
+    "drift",
     "enrichment",
     "feature_card",
     "feature_density",

@@ -13,6 +13,7 @@ from ._feature_enrichment import feature_enrichment
 from ._feature_genes import feature_genes
 from ._feature_locality import feature_locality
 from ._feature_similarity import feature_similarity
+from ._fit_crosscoder import fit_crosscoder
 from ._fit_sae import fit_sae
 from ._geneset_impact import geneset_impact
 from ._latent_diagnostics import latent_diagnostics
@@ -22,6 +23,7 @@ from ._stability import stability
 from ._steer import steer
 from ._suppress_features import suppress_features
 from ._sweep import sweep
+from ._vae_study import vae_study
 
 __all__ = [
     "annotate_features",
@@ -35,6 +37,7 @@ __all__ = [
     "feature_genes",
     "feature_locality",
     "feature_similarity",
+    "fit_crosscoder",
     "fit_sae",
     "geneset_impact",
     "latent_diagnostics",
@@ -44,4 +47,5 @@ __all__ = [
     "steer",
     "suppress_features",
     "sweep",
+    "vae_study",
 ]

@@ -21,6 +21,7 @@ from sparsesc._validation import (
     writable,
 )
 
+from ._reference import facts_of
 from ._settings import checked_config, stored_settings
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ def fit_sae(
         One row a feature: ``density``, ``mean_active``, ``max``, ``n_cells``, ``dead``.
     `adata.uns[key_added]["validation_obs"]`
         Names of the held-out cells.
+    `adata.uns[key_added]["reference"]`
+        What :func:`apply_sae` compares new cells with: residuals of the held-out cells (their quantiles), densities.
 
     Raises
     ------
@@ -227,6 +230,7 @@ def fit_sae(
     entry = uns_entry(key_added, codes, result.sae, params, metrics)
     entry[_keys.HISTORY] = pd.DataFrame(result.history)
     entry[_keys.VALIDATION] = np.array(adata.obs_names[held_out], dtype=object)
+    entry[_keys.REFERENCE] = facts_of(result.sae, X, codes, held_out)
     write_sae(adata, slots, codes, entry)
     _report(result, metrics, key_added, use_rep)
     return adata if copy else None

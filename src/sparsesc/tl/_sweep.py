@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sparsesc._logging import info, progress
-from sparsesc._random import as_generator
+from sparsesc._random import as_generator, several_seeds
 from sparsesc._validation import check_adata, get_rep
 
 from ._fit_sae import held_out_cells, held_out_metrics, resolve_device
@@ -116,11 +116,7 @@ def sweep(
 
     check_adata(adata)
     X = get_rep(adata, use_rep)
-    seeds = _several(rng)
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-            msg = f"rng must be a seed (a non-negative integer) or several, found {seed!r}."
-            raise TypeError(msg)
+    seeds = several_seeds(rng)
     values = [_several(architecture), _several(n_features), _several(k), _several(penalty)]
     rows: list[dict[str, Any]] = []
     configs: list[TrainConfig] = []
