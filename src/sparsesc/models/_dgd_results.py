@@ -255,8 +255,8 @@ class DGDResults(DGDSetup):
             missing = adata.obs_names[rows < 0]
             msg = (
                 f"{len(missing)} of {adata.n_obs} cells were not in the training: {check.listing(missing)}. "
-                "Place them by model.project(adata), and pass what it gives as latent. A saved model needs no cells for "
-                "that: DGD.load(folder, adata=False)."
+                "Place them by model.project(adata), and pass what it gives as latent. A saved model needs no cells "
+                "for that: DGD.load(folder, adata=False)."
             )
             raise KeyError(msg)
         return rows
