@@ -81,9 +81,10 @@ def stability(
     Notes
     -----
     Cosines of embeddings with few dimensions are high by chance: read ``stability`` beside its baselines. It says that
-    training ends in the same place, not that the place means something, and not that other cells would lead there:
-    ``subsample=0.5`` is the harder and more honest question, above all for ``"archetypal"`` codes, which start in the
-    same place every time. A feature that is not found again may be one of several equally good descriptions.
+    training ends in the same place, not that the place means something, and not that other cells would lead there.
+    ``subsample=0.5`` is the harder and more honest question, above all where fits start at the same place: at k-means
+    centres, the default, and as ``"archetypal"`` codes do. A feature that is not found again may be one of several
+    equally good descriptions.
 
     References
     ----------
