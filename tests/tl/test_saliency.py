@@ -36,7 +36,7 @@ def made(name: str):
     """A model, and the AnnData that it was trained on, with its latent and a sparse autoencoder."""
     if name in _MADE:
         return _MADE[name]
-    import scvi
+    import scvi.external
     import torch
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -49,13 +49,18 @@ def made(name: str):
             ssc.models.OrthogonalAE.setup_anndata(adata, layer="counts")
             model = ssc.models.OrthogonalAE(adata, n_latent=6, n_hidden=12)
         else:
-            setup = {"layer": "counts", "batch_key": "batch", "categorical_covariate_keys": ["site"]}
-            scvi.model.SCVI.setup_anndata(adata, **setup)
-            options = {"n_latent": 6, "n_hidden": 12, "n_layers": 2}
+            kind = {"linear": scvi.model.LinearSCVI, "drvi": scvi.external.DRVI}.get(name, scvi.model.SCVI)
+            setup = {"layer": "counts", "batch_key": "batch"}
+            options = {"n_latent": 6, "n_hidden": 12}
             if name == "covariates":
-                options |= {"encode_covariates": True, "deeply_inject_covariates": True}
-            model = scvi.model.SCVI(adata, **options)
+                setup |= {"categorical_covariate_keys": ["site"]}
+                options |= {"n_layers": 2, "encode_covariates": True, "deeply_inject_covariates": True}
+            kind.setup_anndata(adata, **setup)
+            model = kind(adata, **options)
         model.train(**quick)
+        if name == "scanvi":
+            model = scvi.model.SCANVI.from_scvi_model(model, labels_key="site", unlabeled_category="?")
+            model.train(**quick)
     adata.obsm["X_model"] = model.get_latent_representation()
     ssc.tl.fit_sae(adata, use_rep="X_model", n_features=10, k=3, max_steps=100, progress_bar=False)
     _MADE[name] = adata, model
@@ -107,7 +112,7 @@ def cells_of(adata: AnnData, unit: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("sae", [False, True], ids=["units", "features"])
-@pytest.mark.parametrize("name", ["oae", "scvi", "covariates"])
+@pytest.mark.parametrize("name", ["oae", "scvi", "covariates", "linear", "drvi", "scanvi"])
 def test_gradient_is_that_of_finite_differences(name, sae):
     import torch
 

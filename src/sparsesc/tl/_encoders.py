@@ -101,14 +101,14 @@ def as_encoder(adata: AnnData, model: Any, *, layer: str | None) -> Encoder:
         raise ValueError(msg)
     name = type(model).__name__
     if not hasattr(model, "module") or not hasattr(model, "adata_manager"):
-        msg = f"model must be an OrthogonalAE, SCVI, SCANVI or LinearSCVI, or 'pca', found {name}."
+        msg = f"model must be an OrthogonalAE, SCVI, SCANVI, LinearSCVI or DRVI, or 'pca', found {name}."
         raise TypeError(msg)
     from scvi.model import SCANVI, SCVI, LinearSCVI
 
     from sparsesc.models import OrthogonalAE
 
     if not isinstance(model, SCVI | SCANVI | LinearSCVI | OrthogonalAE):
-        msg = f"{name} has no encoder that is known here: OrthogonalAE, SCVI, SCANVI, LinearSCVI and 'pca' have."
+        msg = f"{name} has no encoder that is known here: OrthogonalAE, SCVI, SCANVI, LinearSCVI, DRVI and 'pca' have."
         raise TypeError(msg)
     if not model.is_trained:
         msg = f"This {name} was not trained: run model.train() first."
@@ -255,7 +255,21 @@ def _from_model(adata: AnnData, model: Any, first: Any, behind: Any, layers: Any
         return cells.nodes - torch.as_tensor(share, device=cells.nodes.device)
 
     units = pd.Index([f"{prefix}_{i}" for i in range(int(model.module.n_latent))])
-    return Encoder(genes, units, weight, behind, read, empty)
+    found = Encoder(genes, units, weight, behind, read, empty)
+    _confirm(found, model, source, position[: min(len(position), _CHECKED)])
+    return found
+
+
+def _confirm(encoder: Encoder, model: Any, source: AnnData, position: np.ndarray) -> None:
+    """Refuse a model whose own latent is another one: kinds derived from the known ones may encode as they like."""
+    import torch
+
+    ours = encoder.encode(encoder.read(np.arange(len(position))))
+    with torch.random.fork_rng(devices=[]):
+        own = np.asarray(model.get_latent_representation(adata=source, indices=position))
+    if ours.shape != own.shape or np.abs(ours - own).max() > _OFF * max(float(own.std()), 1e-12):
+        msg = f"{type(model).__name__} encodes in a way of its own, which is not supported here."
+        raise ValueError(msg)
 
 
 def _rows_of(adata: AnnData, model: Any) -> tuple[AnnData, np.ndarray]:

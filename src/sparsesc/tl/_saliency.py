@@ -49,8 +49,8 @@ def saliency(
     adata
         Cells x genes.
     model
-        What encoded the cells: an :class:`~sparsesc.models.OrthogonalAE`, or scvi-tools' SCVI, SCANVI or LinearSCVI,
-        which must hold these cells (by name); or ``"pca"`` for ``obsm["X_pca"]`` with ``varm["PCs"]``.
+        What encoded the cells: an :class:`~sparsesc.models.OrthogonalAE`, or scvi-tools' SCVI, SCANVI, LinearSCVI or
+        DRVI, which must hold these cells (by name); or ``"pca"`` for ``obsm["X_pca"]`` with ``varm["PCs"]``.
     sae
         Name of a sparse autoencoder that was fitted on this model's embedding: explain its features, through both
         encoders. ``None``: explain the dimensions of the embedding itself.

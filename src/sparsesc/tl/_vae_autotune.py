@@ -54,7 +54,7 @@ def tuned_options(
     cells = as_cells(split.train, Scale.fit(setting.preprocessing, split.train.counts, split.train.totals))
     varied = {name: tune.choice(list(options)) for name, options in values.items()}
     with quiet():
-        register(cells, setting)
+        register(cells)
         experiment = run_autotune(
             SCVI,
             cells,

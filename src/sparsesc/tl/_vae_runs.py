@@ -157,9 +157,9 @@ def train_and_score(split: Split, setting: Setting, accelerator: str) -> Outcome
     begun = time.perf_counter()
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(setting.seed)
-        register(cells["train"], setting)
+        register(cells["train"])
         model = SCVI(cells["train"], **model_options(setting))
-        _start_at_the_mean(model, cells["train"], split.train, scale, setting.likelihood)
+        _start_at_the_mean(model, cells["train"], split.train, setting.likelihood)
         try:
             _train(model, setting, accelerator)
         except ValueError:  # torch's distributions refuse NaN: a result of the study, unless it was something else
@@ -184,17 +184,15 @@ def train_and_score(split: Split, setting: Setting, accelerator: str) -> Outcome
 def describe(split: Split, setting: Setting) -> dict[str, Any]:
     """What a row says of the training."""
     shape = {name: setting.options.get(name, default) for name, default in DEFAULT_SHAPE.items()}
-    return (
-        {"architecture": setting.architecture, **shape}
-        | {"preprocessing": setting.preprocessing, "likelihood": setting.likelihood}
-        | {
-            "fold": split.fold.name,
-            "rng": setting.seed,
-            "n_train": len(split.fold.train),
-            "n_test": len(split.fold.test),
-        }
-        | {"n_genes": len(split.genes)}
-    )
+    made = {"preprocessing": setting.preprocessing, "likelihood": setting.likelihood}
+    return {"architecture": setting.architecture} | shape | made | describe_split(split, setting.seed)
+
+
+def describe_split(split: Split, seed: int) -> dict[str, Any]:
+    """What a row says of the cells."""
+    n_train, n_test = len(split.train.totals), len(split.test.totals)
+    sizes = {"n_train": n_train, "n_test": n_test, "n_genes": len(split.genes)}
+    return {"fold": split.fold.name, "rng": seed} | sizes
 
 
 DEFAULT_SHAPE = {"n_hidden": 128, "n_layers": 1, "n_latent": 10}
@@ -207,24 +205,22 @@ def as_cells(part: Part, scale: Scale) -> AnnData:
 
     values = scale.values(part.counts, part.totals)
     obs = {_SIZE: part.totals / scale.median if scale.name == "counts" else np.ones(len(part.totals))}
-    obs |= {} if part.batches is None else {_BATCH: part.batches}
+    if part.batches is not None:
+        obs[_BATCH] = part.batches
     names = [str(i) for i in range(values.shape[1])]
     frame = pd.DataFrame(obs, index=[str(i) for i in range(len(part.totals))])
     return AnnData(values.astype(np.float32), obs=frame, var=pd.DataFrame(index=names))
 
 
-def register(cells: AnnData, setting: Setting) -> None:
+def register(cells: AnnData) -> None:
     """Set up cells for SCVI.
 
-    With a normal likelihood the decoder is told a size factor, which makes its outputs positive numbers instead of
-    shares of a total: the total of logarithms or residuals means nothing.
+    The decoder is told a size factor from the total over all genes. By default it would know the total over the chosen
+    genes, a part of what it is judged on, and give shares of it, which mean nothing of logarithms or residuals.
     """
     from scvi.model import SCVI
 
-    options: dict[str, Any] = {} if _BATCH not in cells.obs else {"batch_key": _BATCH}
-    if setting.likelihood == NORMAL:
-        options["size_factor_key"] = _SIZE
-    SCVI.setup_anndata(cells, **options)
+    SCVI.setup_anndata(cells, size_factor_key=_SIZE, **({"batch_key": _BATCH} if _BATCH in cells.obs else {}))
 
 
 def model_options(setting: Setting) -> dict[str, Any]:
@@ -238,25 +234,28 @@ def plan_options(setting: Setting) -> dict[str, Any]:
     return {"lr": setting.lr, "n_epochs_kl_warmup": round(setting.kl_warmup * setting.max_epochs) or None}
 
 
-def _start_at_the_mean(model: Any, cells: AnnData, part: Part, scale: Scale, likelihood: str) -> None:
+def _start_at_the_mean(model: Any, cells: AnnData, part: Part, likelihood: str) -> None:
     """Outputs begin at the mean cell and spreads at their moments, so that short trainings can be compared."""
     import torch
 
     stored: Any = cells.X
     matrix: np.ndarray = stored.toarray() if sparse.issparse(stored) else stored
-    relative = matrix / cells.obs[_SIZE].to_numpy()[:, None] if scale.name == "counts" else matrix
+    relative = matrix / cells.obs[_SIZE].to_numpy()[:, None]
     mean = np.maximum(relative.mean(axis=0, dtype=np.float64), _LEAST_MEAN)
+    bias = mean + np.log(-np.expm1(-mean))  # softplus undone
     if likelihood == NORMAL:
-        bias = mean + np.log(-np.expm1(-mean))  # softplus undone
         spread = np.log(np.maximum(matrix.std(axis=0, dtype=np.float64), _LEAST_SD))
     else:
-        bias = np.log(mean / mean.mean())
-        excess = overdispersion(part.counts, sizes=part.totals / part.totals.mean())
-        spread = -np.log(np.clip(excess, 1 / _LARGEST_SIZE, 1 / _LEAST_SIZE))
+        spread = -np.log(np.clip(_excess(part), 1 / _LARGEST_SIZE, 1 / _LEAST_SIZE))
     with torch.no_grad():
         model.module.decoder.px_scale_decoder[0].bias.copy_(torch.as_tensor(bias, dtype=torch.float32))
         if model.module.dispersion == "gene":
             model.module.px_r.copy_(torch.as_tensor(spread, dtype=torch.float32))
+
+
+def _excess(part: Part) -> np.ndarray:
+    """Overdispersion of each gene by moments."""
+    return overdispersion(part.counts, sizes=part.totals / part.totals.mean())
 
 
 def _train(model: Any, setting: Setting, accelerator: str) -> None:
@@ -287,11 +286,7 @@ def _judge(
     """Scores, and one row a dimension."""
     import torch
 
-    limits = None
-    if setting.likelihood == NORMAL:
-        x, totals = split.test.counts.toarray().astype(np.float64), split.test.totals
-        below = scale.place(x - 0.5, totals) if scale.name != "log1p" else scale.place(np.maximum(x - 0.5, 0), totals)
-        limits = np.where(x > 0, below, -np.inf), scale.place(x + 0.5, totals)
+    limits = _limits(split.test, scale) if setting.likelihood == NORMAL else None
 
     def of_counts(px: Any, rows: slice) -> torch.Tensor:
         assert limits is not None
@@ -315,7 +310,7 @@ def _judge(
         "elbo_counts": float((counted - test.prior).mean()),
         "elbo_counts_null": null_loglik(split),
         "spearman": spearman_of_genes(
-            scale.rate(_expected(model, cells["encoded"], setting), split.encoded.totals),
+            scale.rate(_expected(model, cells["encoded"]), split.encoded.totals),
             split.scored.counts, split.scored.totals,
         ),
     }  # fmt: skip
@@ -328,7 +323,14 @@ def _judge(
     return scores, [about | {name: record[name] for name in kept} for record in listed]
 
 
-def _expected(model: Any, cells: AnnData, setting: Setting) -> np.ndarray:
+def _limits(part: Part, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
+    """Between what each count lies on the scale of the model: half a count up and down; zeros reach down to -inf."""
+    x = part.counts.toarray().astype(np.float64)
+    below = scale.place(np.maximum(x - 0.5, 0.0), part.totals)
+    return np.where(x > 0, below, -np.inf), scale.place(x + 0.5, part.totals)
+
+
+def _expected(model: Any, cells: AnnData) -> np.ndarray:
     """What the decoder expects at the posterior mean, without the size of the cell: cells x genes."""
     import torch
 
@@ -338,9 +340,7 @@ def _expected(model: Any, cells: AnnData, setting: Setting) -> np.ndarray:
         for tensors in loader:
             inferred = module.inference(**module._get_inference_input(tensors))
             given = module._get_generative_input(tensors, inferred | {"z": inferred["qz"].loc})
-            px = module.generative(**given)["px"]
-            scaled = px.loc / tensors["size_factor"] if setting.likelihood == NORMAL else px.get_normalized("scale")
-            parts.append(scaled.double().cpu().numpy())
+            parts.append(module.generative(**given)["px"].get_normalized("scale").double().cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -351,7 +351,7 @@ def null_loglik(split: Split) -> float:
     """
     train, test = split.train, split.test
     share = np.asarray(train.counts.sum(axis=0), dtype=np.float64).ravel() / train.totals.sum()
-    excess = np.maximum(overdispersion(train.counts, sizes=train.totals / train.totals.mean()), 1e-6)
+    excess = np.maximum(_excess(train), 1e-6)
     mu = test.totals[:, None] * share
     return float(stats.nbinom.logpmf(test.counts.toarray(), 1 / excess, 1 / (1 + excess * mu)).sum(axis=1).mean())
 
@@ -370,10 +370,8 @@ def principal_components(split: Split, n_components: int, seed: int) -> dict[str
     expected = pca.inverse_transform(pca.transform(encoded))
     row: dict[str, Any] = {
         "architecture": "PCA", "n_latent": n_components, "preprocessing": "log1p", "likelihood": "none",
-        "fold": split.fold.name, "rng": seed, "n_train": len(split.fold.train), "n_test": len(split.fold.test),
-        "n_genes": len(split.genes), "diverged": False,
-        "spearman": spearman_of_genes(expected, split.scored.counts, split.scored.totals),
-    }  # fmt: skip
+        "diverged": False, "spearman": spearman_of_genes(expected, split.scored.counts, split.scored.totals),
+    } | describe_split(split, seed)  # fmt: skip
     if split.train.labels is not None and split.test.labels is not None:
         row["label_transfer"] = label_transfer(
             pca.transform(train), split.train.labels, pca.transform(test), split.test.labels

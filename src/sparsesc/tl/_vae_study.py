@@ -156,8 +156,10 @@ def vae_study(
     log-probability of the same held-out counts for every row of a fold, and may be compared. It judges a normal model
     by something that it was not trained for; what it keeps of cells is judged by `spearman` and `label_transfer`.
 
-    Outputs of the decoder start at the mean training cell and dispersions at their moments, so that short trainings are
-    not decided by a random start. Trainings of a few epochs favour small models all the same.
+    Where this differs from scVI's defaults: the decoder is told the total over all genes as size factor, and gives
+    positive numbers instead of shares. Otherwise models of counts would know the total over the chosen genes, a part of
+    what they are judged on. Outputs start at the mean training cell and dispersions at their moments, so that short
+    trainings are not decided by a random start; they favour small models all the same.
 
     When not to use it: to compare integration. Donors are held out here, not mixed; a model that keeps donors apart
     can win. Differences smaller than those between folds or seeds say nothing.
