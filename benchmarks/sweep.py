@@ -89,7 +89,9 @@ def main() -> None:
         f"{options.count} autoencoders of {SIZE.n_features} features, {SIZE.k} active, over {SIZE.d} dimensions; "
         f"{n:,} simulated cells, a tenth held out; batches of {SIZE.batch_size}, {steps} steps each; medians of "
         f"{repeats}. *One*: a single training that has all threads. *Products*: the encoder products of all "
-        "steps of all of them, which no way of training can leave out.",
+        "steps of all of them, which no way of training can leave out. All of them are work of their own, nothing is "
+        f"shared but the cells: if {options.threads} threads speed up one training s times, together they take at least "
+        f"{options.count} s / {options.threads} times one, unless one training leaves processors idle.",
         "",
         "| architecture | one (s) | together (s) | together / one | one after another / together | products (s) | "
         "together / products |",
