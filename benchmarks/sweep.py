@@ -90,8 +90,8 @@ def main() -> None:
         f"{n:,} simulated cells, a tenth held out; batches of {SIZE.batch_size}, {steps} steps each; medians of "
         f"{repeats}. *One*: a single training that has all threads. *Products*: the encoder products of all "
         "steps of all of them, which no way of training can leave out. All of them are work of their own, nothing is "
-        f"shared but the cells: if {options.threads} threads speed up one training s times, together they take at least "
-        f"{options.count} s / {options.threads} times one, unless one training leaves processors idle.",
+        f"shared but the cells: if {options.threads} threads speed up one training s times, together they take at "
+        f"least {options.count} s / {options.threads} times one, unless one training leaves processors idle.",
         "",
         "| architecture | one (s) | together (s) | together / one | one after another / together | products (s) | "
         "together / products |",
