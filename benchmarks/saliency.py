@@ -1,12 +1,13 @@
 """Do gene sets with an impact on a unit fit the cells that it tells apart? An orthogonal autoencoder beside controls.
 
-    SPARSESC_DATA_DIR=... python -m benchmarks.saliency [--seeds 2] [--smoke] [--out benchmarks/saliency.md]
+    SPARSESC_DATA_DIR=... python -m benchmarks.saliency [--seeds 1 1] [--smoke] [--out benchmarks/saliency.md]
 
 Mouse marrow progenitors (Paul et al. 2015; gene names in upper case, so that human sets match) and blood cells (10x
 PBMC 3k). For each cell type, the unit that tells it from the others best is chosen on half of the cells; which sets
 have an impact on this unit is then asked, and where the set is that was expected before looking (``EXPECTED``).
-Controls: the same network without training, without the penalty, scVI, sparse features of the units, and the rank of
-the same set in all other units. ``--smoke`` trains for two epochs on few genes.
+Controls: the same network without training, with its weights shuffled, without the penalty, sparse features of the
+units, and the rank of the same set in all other units. The four methods of saliency are compared with each other, and
+with what two different units share. ``--smoke`` trains for two epochs on few genes and writes nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +55,15 @@ EXPECTED: dict[str, dict[str, list[str]]] = {
         "Platelet": ["Platelet or megakaryocyte"],
     },
 }
-RANDOM_SETS = 300
+RANDOM_SETS = 60
+METHODS = ("guided", "gradient", "gradient_x_input", "integrated_gradients")
+N_UNITS = 12  # the liveliest, for which sets are tested
+N_TOP = 50  # genes of a unit, for overlaps
+# of the committed run: read it again when the figures change
+READING = """\
+"""
+LEAST_CELLS = {"marrow": 200, "blood": 60}  # that express a gene which is kept
+SMOKE_CELLS = {"marrow": 1500, "blood": 300}
 
 
 def load(name: str, *, smoke: bool) -> Any:
@@ -71,12 +80,13 @@ def load(name: str, *, smoke: bool) -> Any:
         adata = ssc.datasets.pbmc3k()
         adata = adata[adata.obs["cell_type"] != "unlabelled (failed QC)"].copy()
     adata.X = adata.X.astype(np.float32)
-    sc.pp.filter_genes(adata, min_cells=1500 if smoke else 30)
+    sc.pp.filter_genes(adata, min_cells=(SMOKE_CELLS if smoke else LEAST_CELLS)[name])
     adata.obs["type"] = adata.obs["cell_type"].astype(str)
     logs = sc.pp.log1p(sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True)
     markers = ssc.datasets.gene_sets("immune_markers").query("source == 'Proliferating cell'")["target"]
     genes = [g for g in markers if g in adata.var_names]
     adata.obs[CYCLE] = np.asarray(logs[:, genes].X.mean(1)).ravel() if genes else 0.0
+    ssc.models.OrthogonalAE.setup_anndata(adata)
     return adata
 
 
@@ -87,19 +97,24 @@ def train(adata: Any, kind: str, seed: int, *, epochs: int | None) -> Any:
     import sparsesc as ssc
 
     scvi.settings.seed = seed
-    quiet = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": epochs}
-    if kind == "scVI":
-        scvi.model.SCVI.setup_anndata(adata)
-        model = scvi.model.SCVI(adata, n_latent=30)
-        model.train(early_stopping=True, early_stopping_patience=15, **(quiet | {"max_epochs": epochs or 100}))
-        return model
-    ssc.models.OrthogonalAE.setup_anndata(adata)
     model = ssc.models.OrthogonalAE(adata, orthogonality=0.0 if kind == "no penalty" else 0.05)
     if kind == "untrained":
         model.is_trained_ = True
         model.module.eval()
     else:
-        model.train(**quiet)
+        model.train(accelerator="cpu", enable_progress_bar=False, max_epochs=epochs)
+    return model
+
+
+def shuffled(model: Any, seed: int) -> Any:
+    """The same model with the weights of each layer of its encoder in another order: what their sizes alone give."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in model.module.encoder[::2]:
+            order = torch.randperm(layer.weight.numel(), generator=generator)
+            layer.weight.copy_(layer.weight.ravel()[order].view_as(layer.weight))
     return model
 
 
@@ -166,71 +181,129 @@ def random_sets(genes: pd.Index, sizes: np.ndarray, rng: np.random.Generator) ->
     return {f"random {i}": list(rng.choice(genes, int(rng.choice(sizes)), replace=False)) for i in range(RANDOM_SETS)}
 
 
-def study(name: str, *, seeds: int, smoke: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every model and method on one data set: where expected sets are, and facts about the run."""
+def study(
+    name: str,
+    *,
+    seeds: int,
+    smoke: bool,
+    models: list[str] | None = None,
+    methods: list[str] | None = None,
+    tables: Path | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Every model and method on one data set: where expected sets are, facts about the run, agreement of methods."""
     import sparsesc as ssc
 
     adata = load(name, smoke=smoke)
     nets = {name: ssc.datasets.gene_sets("hallmark")}
     if name == "blood":
         nets["blood, markers"] = ssc.datasets.gene_sets("immune_markers")
-    epochs = 2 if smoke else None
-    options = {"max_cells": 20 if smoke else 100, "progress_bar": False}
-    null = {"n_null": 100 if smoke else 500, "progress_bar": False}
-    places, facts = [], []
-    for seed in range(seeds):
-        for kind in ("penalty .05", "no penalty", "untrained", "scVI", "features"):
-            begun = time.perf_counter()
-            if kind != "features":
-                model = train(adata, kind, seed, epochs=epochs)
-                values = model.get_latent_representation()
-                if kind == "penalty .05":
-                    kept = model, values
-            else:
-                model, adata.obsm["X_oae"] = kept
-                ssc.tl.fit_sae(adata, use_rep="X_oae", rng=seed, progress_bar=False, max_steps=50 if smoke else None)
-                values = adata.obsm["X_sae"].toarray()
-            trained = time.perf_counter() - begun
-            methods = ("guided", "gradient", "integrated_gradients") if kind == "penalty .05" else ("guided",)
-            for method in methods:
-                begun = time.perf_counter()
-                ssc.tl.saliency(
-                    adata, model, method=method, sae="sae" if kind == "features" else None, rng=seed, **options
-                )
-                took = time.perf_counter() - begun
-                units = adata.uns["saliency"]["units"]
-                fact = {
-                    "data": name,
-                    "seed": seed,
-                    "model": kind,
-                    "method": method,
-                    "train": trained,
-                    "saliency": took,
-                    "units": len(units),
-                    "silent": int(units["silent"].sum()),
-                    "bytes": adata.uns["saliency"]["pairs"]["nodes"].nbytes,
-                }
-                if hasattr(model, "orthogonality_gap") and kind != "features":
-                    fact["gap"] = model.orthogonality_gap
-                    if model.history:
-                        fact["held_out"] = float(model.history["reconstruction_loss_validation"].iloc[-1].item())
-                        fact["epochs"] = len(model.history["reconstruction_loss_validation"])
-                if not units["silent"].all():
-                    for which, net in nets.items():
-                        begun = time.perf_counter()
-                        ssc.tl.geneset_impact(adata, net, rng=seed, **null)
-                        table = ssc.get.geneset_impact(adata)
-                        if which == name:
-                            fact["impact"] = time.perf_counter() - begun
-                            fact["found"] = float((table["padj"] < 0.05).mean())
-                            fact["sets per unit"] = float((table["padj"] < 0.05).groupby(table["unit"]).sum().mean())
-                        found = place(adata, values, list(units.index), EXPECTED[which])
-                        places.append(found.assign(data=which, seed=seed, model=kind, method=method))
-                    if seed == 0:
-                        fact |= level(adata, nets[name], null)
-                facts.append(fact)
-                print({k: v for k, v in fact.items() if k in ("data", "seed", "model", "method")}, flush=True)
-    return pd.concat(places, ignore_index=True), pd.DataFrame(facts)
+    epochs = 2 if smoke else 25
+    options = {"max_cells": 20 if smoke else 40, "progress_bar": False}
+    null = {"n_null": 100 if smoke else 1000, "progress_bar": False}
+    places, facts, maps = [], [], {}
+    kept: Any = None
+    jobs = [(seed, kind, METHODS[0]) for seed in range(seeds) for kind in ("penalty .05", "features")]
+    if name == "marrow":
+        jobs[1:1] = [(0, kind, METHODS[0]) for kind in ("untrained", "no penalty")]
+        jobs[4:4] = [(0, "penalty .05", method) for method in METHODS[1:]] + [(0, "shuffled", METHODS[0])]
+    else:
+        jobs[1:1] = [(0, "untrained", METHODS[0])]
+    jobs = [job for job in jobs if job[1] in (models or [job[1]]) and job[2] in (methods or [job[2]])]
+    for seed, kind, method in jobs:
+        begun = time.process_time()
+        if kind == "features":
+            model = kept
+            ssc.tl.fit_sae(adata, use_rep="X_oae", rng=seed, progress_bar=False, max_steps=50 if smoke else None)
+            values = adata.obsm["X_sae"].toarray()
+        elif kind == "shuffled":
+            model = shuffled(kept, seed)  # the last that uses it
+            values = model.get_latent_representation()
+        elif method != METHODS[0]:
+            model, values = kept, adata.obsm["X_oae"]
+        else:
+            model = train(adata, kind, seed, epochs=epochs)
+            values = model.get_latent_representation()
+            if kind == "penalty .05":
+                kept, adata.obsm["X_oae"] = model, values
+        trained = time.process_time() - begun
+        begun = time.process_time()
+        ssc.tl.saliency(adata, model, method=method, sae="sae" if kind == "features" else None, rng=seed, **options)
+        took = time.process_time() - begun
+        units = adata.uns["saliency"]["units"]
+        if kind in ("penalty .05", "untrained") and seed == 0:
+            by_gene = pd.DataFrame(adata.varm["saliency"], index=adata.var_names, columns=units.index)
+            maps[kind, method] = by_gene.loc[:, ~units["silent"].to_numpy()]
+        tested = list(units[~units["silent"]].nlargest(N_UNITS, "sd").index)  # every test asks for more random sets
+        fact = {
+            "data": name,
+            "seed": seed,
+            "model": kind,
+            "method": method,
+            "train": trained,
+            "saliency": took,
+            "units": len(units),
+            "silent": int(units["silent"].sum()),
+            "bytes": adata.uns["saliency"]["pairs"]["nodes"].nbytes,
+        }
+        if kind != "features":
+            fact["gap"] = model.orthogonality_gap
+            if model.history and kind != "shuffled":
+                fact["held_out"] = float(model.history["reconstruction_loss_validation"].iloc[-1].item())
+                fact["epochs"] = len(model.history["reconstruction_loss_validation"])
+        if not units["silent"].all():
+            for which, net in nets.items():
+                begun = time.process_time()
+                ssc.tl.geneset_impact(adata, net, units=tested, rng=seed, **null)
+                table = ssc.get.geneset_impact(adata)
+                if which == name:
+                    fact["impact"] = time.process_time() - begun
+                    fact["p<.05"] = float((table["pval"] < 0.05).mean())
+                    fact["found"] = float((table["padj"] < 0.05).mean())
+                    both = (table["padj"] < 0.05) & (table["scaled"] > 0.7)
+                    fact["both marks"] = float(both.groupby(table["unit"], observed=True).sum().mean())
+                found = place(adata, values, list(units.index), EXPECTED[which])
+                places.append(found.assign(data=which, seed=seed, model=kind, method=method))
+            if seed == 0 and kind in ("penalty .05", "untrained") and method == "guided":
+                fact |= level(adata, nets[name], null)
+        facts.append(fact)
+        print(fact, flush=True)
+        agreed = agreement(maps).assign(data=name)
+        save(tables, name, places=pd.concat(places), facts=pd.DataFrame(facts), agreed=agreed)
+    return pd.concat(places, ignore_index=True), pd.DataFrame(facts), agreed
+
+
+def save(folder: Path | None, name: str, **tables: pd.DataFrame) -> None:
+    """What is known by now: the run can be long."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for what, table in tables.items():
+            table.to_csv(folder / f"{name} {what}.csv", index=False)
+
+
+def agreement(maps: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """How alike the genes of a unit are by two methods, and those of two units by one."""
+
+    def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
+        pairs = [(a.iloc[:, i], b.iloc[:, i]) for i in range(a.shape[1])]
+        shared = [len(set(x.nlargest(N_TOP).index) & set(y.nlargest(N_TOP).index)) / N_TOP for x, y in pairs]
+        rho = [x.corr(y, method="spearman") for x, y in pairs]
+        return {"spearman": float(np.median(rho)), "shared": float(np.median(shared))}
+
+    rows = []
+    trained = {method: values for (kind, method), values in maps.items() if kind == "penalty .05"}
+    for i, (first, a) in enumerate(trained.items()):
+        rolled = a.iloc[:, np.roll(np.arange(a.shape[1]), 1)]
+        rows.append({"first": first, "second": f"{first}, another unit"} | compare(a, rolled))
+        for second in list(trained)[i + 1 :]:
+            rows.append({"first": first, "second": second} | compare(a, trained[second].loc[:, a.columns]))
+    untrained = maps.get(("untrained", "guided"))
+    if untrained is not None:
+        a = trained["guided"]
+        a = a.loc[:, a.columns.isin(untrained.columns)]
+        rows.append(
+            {"first": "guided", "second": "guided, the unit before training"} | compare(a, untrained.loc[:, a.columns])
+        )
+    return pd.DataFrame(rows)
 
 
 def level(adata: Any, net: pd.DataFrame, null: dict[str, Any]) -> dict[str, float]:
@@ -240,7 +313,8 @@ def level(adata: Any, net: pd.DataFrame, null: dict[str, Any]) -> dict[str, floa
     genes = adata.uns["saliency"]["inputs"].index.astype(str)
     sizes = net[net["target"].isin(genes)].groupby("source").size().clip(5, 100).to_numpy()
     out = {}
-    live = adata.uns["saliency"]["units"].query("~silent").index[:16]
+    null = null | {"n_null": 100}  # shares below .05 need no more
+    live = adata.uns["saliency"]["units"].query("~silent").index[:8]
     ssc.tl.geneset_impact(
         adata, random_sets(genes, sizes, np.random.default_rng(0)), units=list(live), match="none", **null
     )
@@ -257,12 +331,14 @@ def level(adata: Any, net: pd.DataFrame, null: dict[str, Any]) -> dict[str, floa
     return out
 
 
-def report(places: pd.DataFrame, facts: pd.DataFrame, command: str) -> str:
+def report(places: pd.DataFrame, facts: pd.DataFrame, agreed: pd.DataFrame, command: str) -> str:
     lines = ["# Saliency: do the gene sets of a unit fit its cells?", "", f"Machine: {machine()}.", ""]
-    lines += [f"Command: `{command}`. {facts['seed'].nunique()} seeds.", ""]
+    lines += [f"Command: `{command}`. Controls: one seed.", ""]
+    lines += [READING.strip(), ""] if READING.strip() else []
     lines += [
-        "For each type, the unit that tells it from the other cells best (chosen on half of the cells; quality: AUROC,",
-        "for proliferation Pearson r, on the other half). Rank: place of the expected set among all sets by its score",
+        f"For each type, the unit that tells it from the other cells best, among the {N_UNITS} that vary most (chosen on",
+        "half of the cells; quality: AUROC, for proliferation Pearson r, on the other half). Rank: place of the expected",
+        "set among all sets by its score",
         "on that unit, the best over the sets named; others: the median of this rank over other units. Expectations",
         "were written down before. `scaled` is the published measure, marked above .7.",
         "",
@@ -304,25 +380,45 @@ def report(places: pd.DataFrame, facts: pd.DataFrame, command: str) -> str:
             f"| {data} | {model} | {here['gap'].mean():.3f} | {here['held_out'].mean():.0f} "
             f"| {here['epochs'].mean():.0f} | {here['silent'].mean():.0f} of {here['units'].mean():.0f} |"
         )
+    lines += ["", "## Agreement of methods", ""]
+    lines += [
+        "Mean absolute saliency, medians over units, seed 0: Spearman's coefficient over genes, and the share that is",
+        f"common of {N_TOP} leading genes. Two units of one network are beside it: methods should agree better.",
+        "",
+        "| data | method | compared with | Spearman | shared leading genes |",
+        "|---|---|---|---|---|",
+    ]
+    for row in agreed.itertuples():
+        lines.append(f"| {row.data} | {row.first} | {row.second} | {row.spearman:.2f} | {row.shared:.0%} |")
+    lines += ["", "## How many sets have an impact", ""]
+    lines += [
+        f"Over the {N_UNITS} units that vary most and all sets, guided backpropagation, seed 0. Both marks: sets of a",
+        "unit with padj < .05 and scaled above .7, mean over units.",
+        "",
+        "| data | model | p < .05 | padj < .05 | both marks, sets a unit |",
+        "|---|---|---|---|---|",
+    ]
+    for row in facts[(facts["seed"] == 0) & (facts["method"] == "guided")].to_dict("records"):
+        lines.append(
+            f"| {row['data']} | {row['model']} | {row['p<.05']:.2f} | {row['found']:.2f} | {row['both marks']:.1f} |"
+        )
     lines += ["", "## Levels", ""]
     lines += [
         "Share of p < .05 among random sets of genes, and among all real sets by what random sets have in common with"
     ]
-    lines += ["them; share of padj < .05; rank correlation of saliency and expression over genes. Seed 0.", ""]
-    lines += [
-        "| data | model | method | random sets | real, none | expression | detection | padj < .05 | correlation |"
-    ]
-    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    lines += ["them (eight units); rank correlation of saliency and expression over genes. Guided, seed 0.", ""]
+    lines += ["| data | model | random sets | real, none | expression | detection | correlation |"]
+    lines += ["|---|---|---|---|---|---|---|"]
     for row in facts[facts["seed"] == 0].to_dict("records"):
         if "random sets" in row and np.isfinite(row["random sets"]):
             lines.append(
-                f"| {row['data']} | {row['model']} | {row['method']} | {row['random sets']:.3f} "
-                f"| {row['p<.05, none']:.2f} | {row['p<.05, expression']:.2f} | {row['p<.05, detection']:.2f} "
-                f"| {row['found']:.2f} | {row['correlation with expression']:.2f} |"
+                f"| {row['data']} | {row['model']} | {row['random sets']:.3f} | {row['p<.05, none']:.2f} "
+                f"| {row['p<.05, expression']:.2f} | {row['p<.05, detection']:.2f} "
+                f"| {row['correlation with expression']:.2f} |"
             )
-    lines += ["", "## Time and size", ""]
+    lines += ["", "## Time and size", "", "Seconds of processor.", ""]
     lines += [
-        "| data | model | method | training s | saliency s | impact s | stored MB |",
+        "| data | model | method | training | saliency | impact | stored MB |",
         "|---|---|---|---|---|---|---|",
     ]
     for (data, model, method), part in facts.groupby(["data", "model", "method"], sort=False):
@@ -337,22 +433,24 @@ def report(places: pd.DataFrame, facts: pd.DataFrame, command: str) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 1], help="for each of the data")
     parser.add_argument("--data", nargs="*", default=["marrow", "blood"])
+    parser.add_argument("--models", nargs="*", help="some of the models; the first is always needed: 'penalty .05'")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, help="some of the methods; 'guided' is always needed")
     parser.add_argument("--smoke", action="store_true", help="two epochs, few genes: does it run?")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("saliency.md"))
     parser.add_argument("--tables", type=Path, help="keep the tables in this folder")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    found = [study(d, seeds=1 if arguments.smoke else arguments.seeds, smoke=arguments.smoke) for d in arguments.data]
-    places, facts = (pd.concat(parts, ignore_index=True) for parts in zip(*found, strict=True))
-    if arguments.tables:
-        arguments.tables.mkdir(parents=True, exist_ok=True)
-        places.to_csv(arguments.tables / "places.csv", index=False)
-        facts.to_csv(arguments.tables / "facts.csv", index=False)
+    asked = {name: getattr(arguments, name) for name in ("models", "methods", "tables")}
+    found = [
+        study(d, seeds=1 if arguments.smoke else n, smoke=arguments.smoke, **asked)
+        for d, n in zip(arguments.data, arguments.seeds, strict=False)
+    ]
+    places, facts, agreed = (pd.concat(parts, ignore_index=True) for parts in zip(*found, strict=True))
     words = [w for w in sys.argv[1:] if not w.startswith(("--tables", "--out", "/"))]
-    text = report(places, facts, shlex.join(["python", "-m", "benchmarks.saliency", *words]))
+    text = report(places, facts, agreed, shlex.join(["python", "-m", "benchmarks.saliency", *words]))
     if not arguments.smoke:
         arguments.out.write_text(text)
     print(text)
