@@ -43,10 +43,10 @@ def test_density_is_that_of_a_mixture(mixture, Z):
     np.testing.assert_allclose(found, special.logsumexp(joint, axis=1), rtol=1e-10)
 
 
-def test_labelled_cells_have_the_density_of_their_component(mixture, Z):
+def test_labelled_cells_have_the_density_of_their_component_and_its_weight(mixture, Z):
     labels = np.random.default_rng(1).integers(-1, 4, size=len(Z))
     found = mixture.log_density(torch.from_numpy(Z), torch.from_numpy(labels)).numpy()
-    own = log_components(mixture, Z)
+    own = log_components(mixture, Z) + mixture.log_weights.numpy()
     np.testing.assert_allclose(found[labels >= 0], own[labels >= 0, labels[labels >= 0]], rtol=1e-10)
     free = mixture.log_density(torch.from_numpy(Z)).numpy()
     np.testing.assert_allclose(found[labels < 0], free[labels < 0], rtol=1e-10)

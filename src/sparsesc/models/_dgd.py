@@ -15,7 +15,7 @@ from ._dgd_module import DGDModule, values_key
 from ._dgd_projection import project
 from ._dgd_results import DGDResults
 from ._dgd_setup import INDICES
-from ._dgd_start import mean_values, principal_start
+from ._dgd_start import mean_values, principal_start, without_labels
 from ._dgd_training import TRAIN_LOSS, VALIDATION_LOSS, DGDTrainingPlan, KeepBest
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class DGD(DGDResults):
     prior_per_cell
         Count the prior of the mixture's parameters once for every cell, as the authors' code does, not once in all.
     init
-        Where vectors start: ``"pca"``, at principal components with the mixture fitted to them, or ``"zeros"``, as
-        published.
+        Where vectors start: ``"pca"``, at principal components (centred for each label of a covariate) with the mixture
+        fitted to them, or ``"zeros"``, as published.
     rng
         Draws of the start and of the training.
     registry
@@ -285,7 +285,8 @@ class DGD(DGDResults):
         adata
             New cells; they need not be set up and stay as they are. Features are matched by name: others are ignored,
             missing ones do not take part. With a MuData, whole modalities may be missing. Labels of covariates
-            that were not in the training get a mean of their own; missing ones (NaN) are open.
+            that were not in the training get a mean of their own; missing ones (NaN) are open. Where the training had
+            few labels, naming a known one can place cells better than a mean of their own does.
         layer
             Where values are; one for each modality with a MuData. ``None``: where they were in the training.
         n_steps, lr
@@ -342,9 +343,10 @@ class DGD(DGDResults):
         with torch.no_grad():
             for name, x in values.items():
                 module.heads[name].start_at(torch.from_numpy(mean_values(x, self._likelihoods[name])))
-            module.covariate_latent.copy_(module.label_means(torch.from_numpy(self._label_codes(self.adata))))
+            codes = self._label_codes(self.adata)
+            module.covariate_latent.copy_(module.label_means(torch.from_numpy(codes)))
             if self._init == "pca":
-                start = principal_start(values, self._likelihoods, module.n_latent, self.rng_)
+                start = without_labels(principal_start(values, self._likelihoods, module.n_latent, self.rng_), codes)
                 module.latent.copy_(torch.from_numpy(start))
                 if module.mixture is not None:
                     module.mixture.start_at(start, self.rng_)

@@ -20,7 +20,9 @@ EXPRESSION = "expression"  # what the only modality of an AnnData is called
 
 def values_key(modality: str) -> str:
     """Key of a modality's values in the registry of scvi-tools."""
-    return REGISTRY_KEYS.X_KEY if modality == EXPRESSION else f"{REGISTRY_KEYS.X_KEY}_{modality}"
+    if modality == EXPRESSION:
+        return REGISTRY_KEYS.X_KEY
+    return f"{REGISTRY_KEYS.X_KEY}_{modality}".replace(".", "__")  # scvi-tools takes no dots
 
 
 class Cells(NamedTuple):

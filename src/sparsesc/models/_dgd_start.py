@@ -35,6 +35,18 @@ def principal_start(
     return out.astype(np.float32)
 
 
+def without_labels(start: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Vectors less the mean over their label, for one covariate after the other (cells x covariates).
+
+    Covariates have vectors of their own. Started at what both explain, those of the cells keep it for long.
+    """
+    start = start.copy()
+    for labels in codes.T:
+        for label in np.unique(labels):
+            start[labels == label] -= start[labels == label].mean(0)
+    return start
+
+
 def mean_values(x: Any, likelihood: str) -> np.ndarray:
     """Mean of every feature, float32; of ``"bernoulli"``: the share of cells in which it is open."""
     x = _in_memory(x)

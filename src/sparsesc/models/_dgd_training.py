@@ -46,6 +46,7 @@ class DGDTrainingPlan(LightningModule):
         self.module = module
         self.rates = {"decoder": lr_decoder, "mixture": lr_mixture, "latent": lr_latent}
         self.adam: dict[str, Any] = {"betas": tuple(betas), "weight_decay": weight_decay}
+        self.gradients: list[torch.Tensor] = []  # not in .grad: Lightning clears that before a validation
         self.n_obs_training: int | None = None  # scvi-tools tells them
         self.n_obs_validation: int | None = None
 
@@ -56,8 +57,7 @@ class DGDTrainingPlan(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Forget the gradients of the vectors."""
-        for vectors in parameter_groups(self.module)["latent"]:
-            vectors.grad = torch.zeros_like(vectors)
+        self.gradients = [torch.zeros_like(vectors) for vectors in parameter_groups(self.module)["latent"]]
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
         """A step of decoder and mixtures; gradients of the vectors are kept."""
@@ -81,6 +81,8 @@ class DGDTrainingPlan(LightningModule):
     def on_train_epoch_end(self) -> None:
         """A step of the vectors: Lightning has been through the validation by now."""
         *_, optimizer = cast(list, self.optimizers())
+        for vectors, gradient in zip(parameter_groups(self.module)["latent"], self.gradients, strict=True):
+            vectors.grad = gradient
         optimizer.step()
 
     def _vectors(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -89,9 +91,9 @@ class DGDTrainingPlan(LightningModule):
         return index, [vectors.detach()[index].requires_grad_() for vectors in parameter_groups(self.module)["latent"]]
 
     def _keep(self, index: torch.Tensor, gradients: Any) -> None:
-        for vectors, gradient in zip(parameter_groups(self.module)["latent"], gradients, strict=True):
-            if gradient is not None and vectors.grad is not None:
-                vectors.grad[index] = gradient
+        for kept, gradient in zip(self.gradients, gradients, strict=True):
+            if gradient is not None:  # of a model without covariates
+                kept[index] = gradient
 
     def _loss(self, batch: dict[str, torch.Tensor], own: list[torch.Tensor], stage: str) -> torch.Tensor:
         """Negative log joint density, summed over the cells of a batch."""

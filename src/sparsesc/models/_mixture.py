@@ -60,9 +60,9 @@ class GaussianMixture(nn.Module):
         return 0.5 * (self.log_precisions.sum(-1) - gap.sum(-1) - constant)
 
     def log_density(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-        """Log density of cells: under the component of their label, or (no label, or -1) under the mixture."""
-        single = self.log_components(z)
-        mixed = torch.logsumexp(single + self.log_weights, dim=-1)
+        """Log density of cells together with their label, a component; of cells alone without one (or -1)."""
+        single = self.log_components(z) + self.log_weights
+        mixed = torch.logsumexp(single, dim=-1)
         if labels is None:
             return mixed
         own = single.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
