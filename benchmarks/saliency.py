@@ -336,9 +336,9 @@ def report(places: pd.DataFrame, facts: pd.DataFrame, agreed: pd.DataFrame, comm
     lines += [f"Command: `{command}`. Controls: one seed.", ""]
     lines += [READING.strip(), ""] if READING.strip() else []
     lines += [
-        f"For each type, the unit that tells it from the other cells best, among the {N_UNITS} that vary most (chosen on",
-        "half of the cells; quality: AUROC, for proliferation Pearson r, on the other half). Rank: place of the expected",
-        "set among all sets by its score",
+        f"For each type, the unit that tells it from the other cells best, among the {N_UNITS} that vary most (chosen",
+        "on half of the cells; quality: AUROC, for proliferation Pearson r, on the other half). Rank: place of the",
+        "expected set among all sets by its score",
         "on that unit, the best over the sets named; others: the median of this rank over other units. Expectations",
         "were written down before. `scaled` is the published measure, marked above .7.",
         "",
