@@ -62,7 +62,7 @@ TEXT = """
   choose them (`docs/defaults.md`). To steer with them, take two or three features, or a dose of 1.5 to 2; to steer by a
   single one, fit for it: `n_features=64, k=4`, or a wide code with
   `init="random", noise=0, max_steps=6000, patience=None`.
-- In the strict setting all figures are lower by little for three features. For one, no setting is reliable.
+- In the strict setting three features move 83 to 97 % of the cells, and no setting is reliable for one.
 - One choice for all types needs about five features to beat the plain difference, and goes farther from real cells.
 - Features were chosen along the difference of the groups, so even those of an untrained code decode to interferon
   genes while moving cells next to nowhere: enrichment alone is no evidence for features.
