@@ -40,10 +40,10 @@ TEXT = """
 - By scib-metrics (one fit) batches do mix without these features: iLISI rises from .08 to .41 between technologies and
   from .09 to .76 between conditions, kBET from .37 to .64 and from .26 to .79, and k-means clusters agree more with the
   labels (NMI + .05 and + .04), where as many random features change nothing (iLISI .08 and .07). A shift of batch means
-  mixes technologies more and conditions less. Donors with COVID-19 stay apart whatever is done, by features or by shift.
-- Why label transfer gains little: technologies separate whole types here, and nearest cells of other batches are of the right type all
-  the same in nine of ten cells. A shift that all cells of a batch share does not change who is nearest, and features
-  that know the batch within a type hold a part of that type's place.
+  mixes technologies more and conditions less. Donors with COVID-19 stay apart, by features or by shift.
+- Why label transfer gains little: technologies separate whole types here, and nearest cells of other batches are of the
+  right type all the same in nine of ten cells. A shift that all cells of a batch share does not change who is nearest,
+  and features that know the batch within a type hold a part of that type's place.
 - Ranking features by plain mutual information with the batch, as published, hurts in all three, by 3 to 19 points:
   where batches differ in composition, features of cell types depend on the batch. So does sparing none (`spare=0`).
 - To let the choosing cells say how many features help is no clear gain over suppressing all that qualify.
