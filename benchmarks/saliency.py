@@ -61,6 +61,21 @@ N_UNITS = 12  # the liveliest, for which sets are tested
 N_TOP = 50  # genes of a unit, for overlaps
 # of the committed run: read it again when the figures change
 READING = """\
+## What follows
+
+One seed, and only the 12 units that vary most: `tutorials/orthogonal_ae.ipynb` looks at all units of another training
+on marrow, and finds heme metabolism on the erythroid one.
+
+- Blood, with sets of marker genes: the unit of a type has the expected set among its first three of 16, for all six
+  types, and in four by the test. Before training: half, and none.
+- Blood, with Hallmark sets: the expected set is among the first three in three of five; none passes the test.
+- Marrow, with Hallmark sets: the unit of the erythroid cells has heme metabolism at rank 10 (45 in other units), that
+  of the neutrophils inflammation at 6 (13); none is among the first three, none passes the test, and before training
+  the ranks are hardly worse. What the paper describes is reproduced in part at most.
+- Training brings small p-values (12 % of all sets below .05; 5 % before training and with shuffled weights).
+- The penalty brings orthogonality (.008; 9.7 without) at no cost in likelihood, but no better sets.
+- Guided backpropagation agrees with the other methods in about 30 % of the 50 leading genes of a unit (8 % with another
+  unit of its own, 6 % with the unit before training). Gradient x input and integrated gradients are nearly the same.
 """
 LEAST_CELLS = {"marrow": 200, "blood": 60}  # that express a gene which is kept
 SMOKE_CELLS = {"marrow": 1500, "blood": 300}
