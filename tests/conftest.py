@@ -62,6 +62,22 @@ def write_code():
     return write_random_sae
 
 
+def load_published(name):
+    """A published data set of ``ssc.datasets``, or a skip that says why."""
+    import sparsesc as ssc
+
+    try:
+        return getattr(ssc.datasets, name)()
+    except FileNotFoundError as error:
+        pytest.skip(f"SPARSESC_DATA_DIR has no file of {name}: {str(error)[:60]}")
+
+
+@pytest.fixture(scope="session")
+def published():
+    """The function that loads a published data set by name, or skips."""
+    return load_published
+
+
 @pytest.fixture(scope="session")
 def _pbmc68k():
     import scanpy as sc

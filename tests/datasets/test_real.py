@@ -25,32 +25,24 @@ PROMISED = {
 }
 
 
-def load(name):
-    """A data set, or a skip that says why."""
-    try:
-        return getattr(ssc.datasets, name)()
-    except FileNotFoundError as error:
-        pytest.skip(f"SPARSESC_DATA_DIR has no file of {name}: {str(error)[:60]}")
-
-
 @pytest.mark.parametrize("name", PROMISED)
-def test_shapes_and_labels_are_as_promised(name):
+def test_shapes_and_labels_are_as_promised(name, published):
     shape, columns = PROMISED[name]
-    adata = load(name)
+    adata = published(name)
     assert adata.shape == shape
     assert {column: adata.obs[column].nunique() for column in columns} == columns
 
 
 @pytest.mark.parametrize("name", [name for name in PROMISED if name != "pbmc68k_reduced"])
-def test_files_hold_counts(name):
-    X = load(name).X
+def test_files_hold_counts(name, published):
+    X = published(name).X
     assert sparse.isspmatrix_csr(X)
     assert X.data.min() > 0
     np.testing.assert_array_equal(X.data, np.round(X.data))
 
 
-def test_citeseq_has_three_modalities_of_counts():
-    mdata = load("citeseq")
+def test_citeseq_has_three_modalities_of_counts(published):
+    mdata = published("citeseq")
     shapes = {name: mod.shape for name, mod in mdata.mod.items()}
     assert shapes == {
         "rna": (500, 19521),

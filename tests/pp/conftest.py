@@ -28,14 +28,8 @@ def counts():
 
 
 @pytest.fixture(scope="session")
-def _pbmc3k():
-    import sparsesc as ssc
-
-    try:
-        adata = ssc.datasets.pbmc3k()
-    except FileNotFoundError as error:
-        pytest.skip(f"SPARSESC_DATA_DIR has no file of pbmc3k: {str(error)[:60]}")
-    return adata[:300].copy()
+def _pbmc3k(published):
+    return published("pbmc3k")[:300].copy()
 
 
 @pytest.fixture

@@ -173,13 +173,10 @@ def test_getter_says_what_to_run():
         ssc.get.count_diagnostics(adata, "nothing")
 
 
-def test_statsmodels_agrees_on_real_genes():
+def test_statsmodels_agrees_on_real_genes(published):
     """Negative binomial fits of real marrow genes against an independent implementation."""
     sm = pytest.importorskip("statsmodels.api", reason="statsmodels is not installed")
-    try:
-        adata = ssc.datasets.bonemarrow_mouse()
-    except FileNotFoundError:
-        pytest.skip("the mouse marrow cells are not in SPARSESC_DATA_DIR")
+    adata = published("bonemarrow_mouse")
     adata = adata[::4].copy()
     sizes = np.asarray(adata.X.sum(1)).ravel()
     n_cells = adata.X.getnnz(axis=0)

@@ -157,12 +157,9 @@ def test_permuted_samples_are_null(moderate):
     assert np.mean(found) < 0.06
 
 
-def test_permuted_donors_of_real_cells(write_code):
+def test_permuted_donors_of_real_cells(write_code, published):
     """40 donors, each with cells of four types: made-up conditions of 8 of them."""
-    try:
-        adata = ssc.datasets.onek1k()
-    except FileNotFoundError as error:
-        pytest.skip(f"SPARSESC_DATA_DIR has no such file: {str(error)[:60]}")
+    adata = published("onek1k")
     counts = adata.X.toarray()
     values = np.log1p(counts / counts.sum(1, keepdims=True) * np.median(counts.sum(1)))
     values -= values.mean(0)
@@ -336,12 +333,9 @@ def test_bad_input_changes_nothing(kwargs, error, match):
     assert set(adata.uns["sae"]) == before
 
 
-def test_interferon_features_of_stimulated_blood():
+def test_interferon_features_of_stimulated_blood(published):
     """2,000 cells of eight donors, half of them treated with interferon beta."""
-    try:
-        adata = ssc.datasets.kang2018()
-    except FileNotFoundError as error:
-        pytest.skip(f"SPARSESC_DATA_DIR has no such file: {str(error)[:60]}")
+    adata = published("kang2018")
     counts = adata.X.toarray()
     common = counts.sum(0) > 100
     adata, counts = adata[:, common].copy(), counts[:, common]

@@ -329,7 +329,7 @@ def test_errors(reference):
     assert "sae_residual" not in adata.obs
 
 
-def test_interferon_moves_its_features_and_other_donors_move_none():
+def test_interferon_moves_its_features_and_other_donors_move_none(published):
     """Features of unstimulated cells of four donors, in the other four: without and with interferon.
 
     The response is no single feature: it is spread over those of several cell types, each of which becomes more
@@ -337,10 +337,7 @@ def test_interferon_moves_its_features_and_other_donors_move_none():
     """
     import scanpy as sc
 
-    try:
-        adata = ssc.datasets.kang2018()
-    except FileNotFoundError as error:
-        pytest.skip(f"SPARSESC_DATA_DIR has no such file: {str(error)[:60]}")
+    adata = published("kang2018")
     adata = adata[adata.obs["donor"].astype(str) != "NA"].copy()
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)

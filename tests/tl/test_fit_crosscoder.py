@@ -316,13 +316,10 @@ def test_a_reader_of_other_slots_is_told(pbmc68k_code):
         ssc.get.crosscoder(pbmc68k_code, table="genes")
 
 
-def test_rna_and_protein_share_features():
+def test_rna_and_protein_share_features(published):
     import scanpy as sc
 
-    try:
-        mdata = ssc.datasets.citeseq()
-    except FileNotFoundError as error:
-        pytest.skip(f"SPARSESC_DATA_DIR has no such file: {str(error)[:60]}")
+    mdata = published("citeseq")
     rna, adt = mdata["rna"], mdata["adt"]
     sc.pp.normalize_total(rna, target_sum=1e4)
     sc.pp.log1p(rna)

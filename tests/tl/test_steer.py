@@ -267,12 +267,9 @@ def test_ablation_moves_cells_toward_those_without_the_program(programs, of_prog
 
 
 @pytest.mark.skipif(not os.environ.get("SPARSESC_DATA_DIR"), reason="SPARSESC_DATA_DIR is not set")
-def test_control_cells_land_among_stimulated_ones_of_other_donors():
+def test_control_cells_land_among_stimulated_ones_of_other_donors(published):
     """Three fits and more numbers are in benchmarks/steering.md."""
-    try:
-        adata = ssc.datasets.kang2018()
-    except FileNotFoundError as error:
-        pytest.skip(str(error)[:80])
+    adata = published("kang2018")
     donor = adata.obs["donor"].astype(str)
     adata = adata[donor != "NA"].copy()
     sc.pp.normalize_total(adata, target_sum=1e4)

@@ -295,12 +295,9 @@ def test_scib_scores(cells):
 
 
 @pytest.mark.skipif(not os.environ.get("SPARSESC_DATA_DIR"), reason="SPARSESC_DATA_DIR is not set")
-def test_technologies_of_blood_cells():
+def test_technologies_of_blood_cells(published):
     """What suppression does to real batches; more numbers are in benchmarks/suppression.md."""
-    try:
-        adata = ssc.datasets.pbmc_3tech()
-    except FileNotFoundError as error:
-        pytest.skip(str(error)[:80])
+    adata = published("pbmc_3tech")
     total = adata.obs["total_umi_all_genes"].to_numpy()
     adata.X = sparse.csr_matrix(adata.X.multiply(1e4 / total[:, None]))
     sc.pp.log1p(adata)

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from ._utils import Drawn, Save
 
-# Of Okabe and Ito, as blue and orange: green and purple beside them.
-_COLORS = {"poisson": _style.BLUE, "nb": _style.ORANGE, "zinb": "#009E73", "lognormal": "#CC79A7"}
+_COLORS = {"poisson": _style.BLUE, "nb": _style.ORANGE, "zinb": _style.GREEN, "lognormal": _style.PURPLE}
 _NAMES = {
     "poisson": "Poisson",
     "nb": "negative binomial",

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from ._utils import Drawn, Save
 
-_GREEN, _PURPLE = "#009E73", "#CC79A7"  # of Okabe and Ito, as blue and orange
-
 
 def rank_fidelity(
     adata: AnnData | MuData,
@@ -147,7 +145,7 @@ def _sparsity(ax: Axes, table: pd.DataFrame) -> None:
     """Lines over thinning; over bins of detected genes when nothing was thinned."""
     thinned = table[table["by"] == "thinning"]
     shown = thinned if len(thinned) else table
-    colors = [_style.BLUE, _style.ORANGE, _GREEN, _PURPLE, _style.MUTED, "black"]
+    colors = [_style.BLUE, _style.ORANGE, _style.GREEN, _style.PURPLE, _style.MUTED, "black"]
     for number, (name, part) in enumerate(shown.groupby("measure", sort=False)):
         ordered = part.sort_values("n_genes")
         color = colors[number % len(colors)]

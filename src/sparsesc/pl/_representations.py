@@ -30,7 +30,7 @@ _NAMES = {
     "coverage": "share of labels\nwith AUROC ≥ 0.9",
     "f1": "best feature: F1",
 }
-_COLORS = (_style.BLUE, _style.ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of Okabe and Ito
+_COLORS = (_style.BLUE, _style.ORANGE, _style.GREEN, _style.PURPLE, "#E69F00", "#56B4E9")  # of Okabe and Ito
 _NULL = "#d0d0d0"
 
 

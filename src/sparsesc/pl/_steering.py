@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from ._utils import Drawn, Save
 
 _STEERED = "steered"
-_TARGET = "#009E73"
 # How each control is drawn, and what it is called; several draws become a band.
 _CONTROLS: dict[str, tuple[str, str, str]] = {
     "random_direction": ("#7f7f7f", ":", "random directions"),
     "random_features": (_style.ORANGE, "--", "random features"),
-    "difference_of_means": (_TARGET, "-", "difference of means"),
-    "difference_of_means_within": (_TARGET, "-.", "difference within"),
+    "difference_of_means": (_style.GREEN, "-", "difference of means"),
+    "difference_of_means_within": (_style.GREEN, "-.", "difference within"),
 }
 _BINS = 14
 _FAR = 0.95
@@ -151,7 +150,7 @@ def _draw_arrows(ax: Axes, adata: AnnData | MuData, place: np.ndarray, params: M
             place[target, 0],
             place[target, 1],
             s=size,
-            color=_TARGET,
+            color=_style.GREEN,
             alpha=0.35,
             linewidths=0,
             rasterized=points,

@@ -23,7 +23,7 @@ STEM = "#bdbdbd"
 MUTED = "#595959"  # remarks
 
 # Of Okabe and Ito: told apart with any colour vision.
-BLUE, ORANGE = "#0072B2", "#D55E00"
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 
 def activation_cmap() -> colors.Colormap:

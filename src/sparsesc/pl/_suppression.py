@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
     from ._utils import Drawn, Save
 
-_GREEN = "#009E73"
 _FLOOR = 1e-3  # shares below are drawn here
 # How the controls are drawn, and what they are called. Draws of random features are dots.
 _CONTROLS = {
     "random_features": (_style.STEM, "o", "random features"),
     "matched_features": (_style.ORANGE, "o", "random features, matched"),
-    "batch_means": (_GREEN, "D", "shift of batch means"),
+    "batch_means": (_style.GREEN, "D", "shift of batch means"),
 }
 _METRICS = ("accuracy", "macro_f1")
 _SCIB = {

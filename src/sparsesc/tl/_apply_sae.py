@@ -123,9 +123,9 @@ def apply_sae(
     When not to trust it: a small residual does not mean that a cell type is known. Of types that were left out of the
     reference, B cells, NK cells and CD14 monocytes stand out where the embedding has seen them (AUROC .89 to .99
     against the other cells), types of T cells hardly (.57 to .62); projected by a PCA without them, none does well (.53
-    to .79), and distances to the nearest reference cells tell more. Drift also follows the
-    composition of the query: a feature of a cell type that is more frequent becomes denser. For conditions within one
-    study use :func:`differential_features`, which pairs samples and accounts for covariates.
+    to .79), and distances to the nearest reference cells tell more. Drift also follows the composition of the query: a
+    feature of a cell type that is more frequent becomes denser. For conditions within one study use
+    :func:`differential_features`, which pairs samples and accounts for covariates.
 
     P-values over samples hold where samples of both sides were drawn alike. That the autoencoder was trained on the
     reference's samples hardly shows with the default `noise` and `align`, but it does without them.
