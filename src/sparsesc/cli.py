@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
-        help="fit, name and test features of 700 blood cells, offline, in less than a minute",
+        help="fit, name and test features of 700 blood cells, offline, in about a minute",
         description="Fit features to 700 blood cells that come with scanpy, find the cell types, genes and gene sets "
         "they stand for, and write tables and figures to a folder. Needs no network.",
     )
