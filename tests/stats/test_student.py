@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from sparsesc.stats._student import log_normal_tail, log_p_two_sided
+from sparsesc.stats._student import log_normal_tail, log_p_two_sided, t_of_normal
 
 
 def test_agrees_with_scipy_over_all_sizes_of_t_and_df():
@@ -31,3 +31,12 @@ def test_zero_has_p_of_one_and_sign_does_not_matter():
 @pytest.mark.parametrize("z", [0.0, 1.0, 8.0, 24.9, 25.1, 300.0])
 def test_normal_tail(z):
     assert log_normal_tail(z) == pytest.approx(special.log_ndtr(-z), rel=1e-12)
+
+
+@pytest.mark.parametrize("df", [1.0, 2.0, 3.0, 5.0, 11.0, 40.0, 1e3])
+def test_t_of_a_normal_deviate_has_its_tail(df):
+    z = np.array([1e-3, 0.1, 0.7, 1.96, 3.0, 5.0, 9.0])
+    t = np.array([t_of_normal(each, df) for each in z])
+    np.testing.assert_allclose(stats.t.logsf(t, df), special.log_ndtr(-z), rtol=1e-6)
+    assert (t >= z).all()
+    assert t_of_normal(0.0, df) == 0

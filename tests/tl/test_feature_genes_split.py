@@ -173,7 +173,8 @@ def donors(pbmc68k_code):
 
 
 def test_samples_agree_with_scipy(donors):
-    ssc.tl.feature_genes(donors, sample_key="donor", n_top=None, direction="both", progress_bar=False)
+    options = {"sample_key": "donor", "n_top": None, "direction": "both", "progress_bar": False}
+    ssc.tl.feature_genes(donors, skew_guard=0, **options)
     found = donors.uns["sae"]["genes"]
     raw = donors.raw.to_adata().to_df().astype(float)
     known = donors.obs["donor"].notna().to_numpy()
@@ -202,6 +203,65 @@ def test_samples_agree_with_scipy(donors):
         n_samples.add(len(kept))
     assert len(n_samples) > 1
     np.testing.assert_allclose(found["padj"], stats.false_discovery_control(found["pval"]), rtol=1e-6)
+
+
+def test_rare_genes_of_few_cells_are_also_held_against_cells_drawn_by_lot(donors):
+    """A gene that all strong cells miss differs by nearly the same in every sample: t alone would call that certain."""
+    options = {"sample_key": "donor", "n_top": None, "direction": "both", "progress_bar": False}
+    tables = []
+    for guard in (0, 25):
+        ssc.tl.feature_genes(donors, skew_guard=guard, **options)
+        tables.append(donors.uns["sae"]["genes"].set_index(["feature", "gene"]).sort_index())
+    plain, guarded = tables
+    pd.testing.assert_frame_equal(
+        plain[["logfc", "effect_size", "n_samples"]], guarded[["logfc", "effect_size", "n_samples"]]
+    )
+    assert (guarded["pval"] >= plain["pval"] - 1e-12).all()
+    known = donors.obs["donor"].notna().to_numpy()
+    X, names = donors.raw.X[known].toarray().astype(float), donors.raw.var_names
+    codes, donor = donors.obsm["X_sae"][known].toarray(), donors.obs["donor"][known].astype(str).to_numpy()
+    needed = 25 * stats.skew(X) ** 2
+    for feature in plain.index.get_level_values("feature").unique()[[0, -1]]:
+        values = codes[:, int(feature.removeprefix("sae_"))]
+        strong, silent = values >= np.quantile(values[values > 0], 0.5, method="higher"), values == 0
+        variance, n_strong, n_silent, difference = 0.0, 0, 0, []
+        for d in np.unique(donor):
+            one, two = strong & (donor == d), silent & (donor == d)
+            if min(one.sum(), two.sum()) < 5:
+                continue
+            difference.append(X[one].mean(0) - X[two].mean(0))
+            variance = variance + X[donor == d].var(0, ddof=1) * (1 / one.sum() + 1 / two.sum())
+            n_strong, n_silent = n_strong + one.sum(), n_silent + two.sum()
+        difference = np.array(difference)
+        few = (min(n_strong, n_silent) < needed) & (difference.var(0) > 0)
+        assert 100 < few.sum() < 700
+        z = np.abs(difference.sum(0)[few]) / np.sqrt(variance[few])
+        expected = np.maximum(stats.ttest_1samp(difference[:, few], 0).pvalue, 2 * stats.norm.sf(z))
+        np.testing.assert_allclose(guarded.loc[feature].loc[names[few], "pval"], expected, rtol=1e-4)
+        trusted = names[~few]
+        assert (guarded.loc[feature].loc[trusted, "pval"] == plain.loc[feature].loc[trusted, "pval"]).all()
+
+
+def test_level_of_samples_of_real_cells(pbmc68k_code):
+    """Few cells in each of five samples, and genes of which many are rare."""
+    p = {0: [], 25: []}
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        codes = pbmc68k_code.obsm["X_sae"].toarray()
+        order = np.argsort(rng.random(codes.shape), axis=0)
+        adata = pbmc68k_code.copy()
+        adata.obsm["X_sae"] = sparse.csr_matrix(np.take_along_axis(codes, order, axis=0))
+        adata.obs["donor"] = pd.Categorical(rng.integers(0, 5, adata.n_obs).astype(str))
+        for guard, pvalues in p.items():
+            options = {"sample_key": "donor", "n_top": None, "direction": "both", "store": False, "skew_guard": guard}
+            ssc.tl.feature_genes(adata, progress_bar=False, **options)
+            pvalues.append(adata.uns["sae"]["genes"]["pval"])
+    plain, guarded = (np.concatenate(p[guard]) for guard in (0, 25))
+    assert len(plain) > 50_000
+    assert (plain <= 0.05).mean() > HOLDS[1]
+    assert (plain <= 0.001).mean() > 0.002
+    assert 0.025 < (guarded <= 0.05).mean() < HOLDS[1]
+    assert (guarded <= 0.001).mean() < 0.0015
 
 
 def test_samples_of_a_dense_matrix_in_blocks_with_negative_values(donors, monkeypatch):

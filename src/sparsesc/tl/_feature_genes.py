@@ -97,7 +97,8 @@ def feature_genes(
     skew_guard
         In Welch's t, a group with fewer cells than this times the squared skewness of a gene cannot estimate its own
         variance (a gene that ten cells miss by chance would have none): it gets at least the variance of the other
-        group. 0 leaves plain Welch.
+        group. With `sample_key`, where either side has so few cells over all samples, the difference must also be too
+        large for strong cells drawn by lot within each sample. 0 leaves plain t.
     split
         ``"counts"``: test on counts that the features have not seen: the part that :func:`sparsesc.pp.thin_counts` kept
         for tests (``layers["thin_test"]``, or `layer`), brought to the median total of a cell and log1p here if it is
@@ -109,7 +110,8 @@ def feature_genes(
     sample_key
         Column of ``obs`` with the sample (donor) of each cell: samples, not cells, are then the replicates. In each
         sample the mean of the strong cells is compared with that of the silent ones, and `score` and `pval` are those
-        of the paired t-test over samples. Cells without a sample are left out. The matrix is read into memory.
+        of the paired t-test over samples (but see `skew_guard`). Cells without a sample are left out. The matrix is
+        read into memory.
     min_samples
         With `sample_key`: features with fewer samples are not tested. At least 3.
     min_cells_per_sample
@@ -171,6 +173,11 @@ def feature_genes(
     The t distribution is a poor guide to single cells: among cells shuffled at random, with ten strong cells, Welch's
     test gives p < 1e-4 a thousand times too often, nearly always for rare genes that those cells lack. Hence the
     default of `pvalues`; the scores stay Welch's.
+
+    Nor do few samples tell how much a rare gene varies: if all strong cells miss it, it differs by nearly the same in
+    each of them. Among shuffled cells in five samples, plain t gives a fifth of the genes that less than one cell in
+    twenty expresses p < .05. Hence the second condition of `skew_guard`: t is then at most the one that is as rare as
+    the difference is for cells drawn by lot (normal approximation). Such p-values are cautious.
 
     Which split answers which question:
 

@@ -136,6 +136,7 @@ def open_genes(
             min_cells=settings.min_cells,
             min_cells_per_sample=settings.min_cells_per_sample,
             min_samples=settings.min_samples,
+            skew_guard=settings.skew_guard,
             with_p=with_p,
         )
     else:
