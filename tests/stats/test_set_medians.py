@@ -60,6 +60,13 @@ def test_p_among_draws_holds_its_level_and_its_tail(draw):
     assert np.mean(p < 1e-4) < 5e-4  # beyond the draws: the fitted tail
 
 
+def test_few_draws_keep_the_level_as_far_as_they_reach():
+    rng = np.random.default_rng(1)
+    p = np.concatenate([upper_tail(rng.gamma(2.0, size=20_000), rng.gamma(2.0, size=(20_000, 100))) for _ in range(5)])
+    assert 0.047 < np.mean(p < 0.05) < 0.052
+    assert 0.009 < np.mean(p < 0.01) < 0.011
+
+
 def test_p_never_vanishes_and_falls_with_the_value():
     null = np.tile(np.random.default_rng(0).standard_normal(1000), (5, 1))
     p = upper_tail(np.array([0.0, 3.0, 6.0, 30.0, 1e6]), null)

@@ -189,6 +189,33 @@ def test_cells_are_no_replicates(trained):
     assert np.mean(over_cells) > 0.2
 
 
+def test_sets_of_a_unit_that_move_together_keep_the_level():
+    """Saliency is larger in some samples, for all genes: by unit one number a sample, whatever the number of sets."""
+    rng = np.random.default_rng(0)
+    n_units, samples = 250, np.repeat(np.arange(6), 3)
+    adata = AnnData(rng.poisson(1.0, size=(len(samples), 100)).astype(np.float32))
+    adata.var_names = [f"g{i}" for i in range(100)]
+    adata.obs["donor"] = samples.astype(str)
+    adata.obsm["X_pca"] = rng.normal(size=(len(samples), n_units))
+    adata.varm["PCs"] = rng.normal(size=(100, n_units))
+    ssc.tl.saliency(adata, "pca", progress_bar=False)
+    pairs = adata.uns["saliency"]["pairs"]
+    donor = samples[adata.obs_names.get_indexer(pairs["cells"])][pairs["cell"]]
+    nodes = pairs["nodes"].copy()
+    sets = {f"s{i}": list(rng.choice(adata.var_names, 12, replace=False)) for i in range(15)}
+    options = {"groupby": "group", "sample_key": "donor", "n_null": 100, "match": "none", "progress_bar": False}
+    rejected = {"default": [], "moderated": []}
+    for shuffle in range(6):
+        adata.obs["group"] = np.array(["x", "y"])[rng.permutation(np.arange(6) % 2)][samples]
+        size = rng.lognormal(0, 0.3, size=(6, n_units))[donor, pairs["unit"]] * rng.lognormal(0, 0.1, len(donor))
+        pairs["nodes"] = (nodes * size[:, None]).astype(np.float32)
+        for name, more in (("default", {}), ("moderated", {"moderate": True}))[: 2 if shuffle < 2 else 1]:
+            ssc.tl.geneset_impact(adata, sets, **options, **more)
+            rejected[name].append((ssc.get.geneset_impact(adata, table="contrast")["pval"] < 0.05).mean())
+    assert 0.03 < np.mean(rejected["default"]) < 0.06
+    assert np.mean(rejected["moderated"]) > 0.065  # takes fifteen sets for fifteen measurements
+
+
 def test_without_samples_sets_are_compared_with_random_sets(trained):
     trained.obs["group"] = np.where(trained.obsm["activity"][:, 0] > 0, "on", "off")
     options = {"n_null": 200, "n_strata": 8, "groupby": "group", "progress_bar": False}

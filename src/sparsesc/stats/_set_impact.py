@@ -69,11 +69,11 @@ def impact_of_sets(rows: Rows, sets: Ladders, null: RandomSets, n_draws: int) ->
     every = np.arange(n_sets)
     first = n_draws if null.nested else min(_FIRST, n_draws)
     draws = _draws(rows, null, every, 0, first)
-    pval, score = upper_tail(impact, draws, n_fewest=_ENOUGH), _standardised(impact, draws)
+    pval, score = upper_tail(impact, draws), _standardised(impact, draws)
     more = np.flatnonzero((draws >= impact[:, None]).sum(1) < _ENOUGH)
     if first < n_draws and len(more):
         draws = np.concatenate([draws[more], _draws(rows, null, more, first, n_draws)], axis=1)
-        pval[more], score[more] = upper_tail(impact[more], draws, n_fewest=_ENOUGH), _standardised(impact[more], draws)
+        pval[more], score[more] = upper_tail(impact[more], draws), _standardised(impact[more], draws)
     sd = medians.std(0, ddof=1) if rows.n > 1 else np.zeros(n_sets)
     return SetImpact(medians, impact, sd, score, pval, np.asarray(by_gene) / rows.n)
 

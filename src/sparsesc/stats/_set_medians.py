@@ -168,12 +168,13 @@ def _summed_medians(
                 n -= 1
 
 
-def upper_tail(observed: np.ndarray, null: np.ndarray, *, n_fewest: int = 10, share: float = 0.05) -> np.ndarray:
+def upper_tail(observed: np.ndarray, null: np.ndarray, *, n_tail: int = 20, share: float = 0.05) -> np.ndarray:
     """P-values of observed values, among draws of what they are if nothing is there: large values are small p.
 
-    Where enough draws reach the observed value, p is their share, the observed one counted as a draw. Beyond, the tail
-    of the draws is continued by a generalised Pareto distribution that falls off exponentially or more slowly: lighter
-    tails are not believed, so that p is too large there rather than too small.
+    Where a draw reaches the observed value, p is the share of those that do, the observed one counted as a draw: exact,
+    however few they are. Beyond all draws, where p would be the same for all values, the tail of the draws is continued
+    by a generalised Pareto distribution that falls off exponentially or more slowly: lighter tails are not believed, so
+    that p is too large there rather than too small.
 
     Parameters
     ----------
@@ -181,10 +182,8 @@ def upper_tail(observed: np.ndarray, null: np.ndarray, *, n_fewest: int = 10, sh
         Values, (n,).
     null
         Draws for each of them, n x draws.
-    n_fewest
-        Draws that must reach the observed value for p to be their share.
-    share
-        Share of the draws that the tail is fitted to.
+    n_tail, share
+        Number, or if these are more, share of the draws that the tail is fitted to.
 
     Returns
     -------
@@ -198,8 +197,8 @@ def upper_tail(observed: np.ndarray, null: np.ndarray, *, n_fewest: int = 10, sh
     n_draws = null.shape[1]
     reached = (null >= observed[:, None]).sum(1)
     p = (reached + 1.0) / (n_draws + 1.0)
-    n_tail = max(int(share * n_draws), 2 * n_fewest)
-    beyond = np.flatnonzero(reached < n_fewest)
+    n_tail = max(int(share * n_draws), n_tail)
+    beyond = np.flatnonzero(reached == 0)
     if not len(beyond) or n_draws <= n_tail:
         return p
     largest = np.sort(np.partition(null[beyond], n_draws - n_tail - 1, axis=1)[:, n_draws - n_tail - 1 :], axis=1)

@@ -47,7 +47,7 @@ def geneset_impact(
     groupby: str | None = None,
     groups: tuple[str, str] | Sequence[str] | None = None,
     sample_key: str | None = None,
-    moderate: bool = True,
+    moderate: bool = False,
     min_cells: int = 3,
     n_leading: int = 10,
     max_memory: float = 1.0,
@@ -78,8 +78,8 @@ def geneset_impact(
     n_strata
         See above.
     n_null
-        Random sets for each set (and cheap ones for all units). P-values below about ``10 / n_null`` come from a tail
-        that is fitted to them.
+        Random sets for each set (and cheap ones for all units). P-values are the share of these that have as
+        large an impact; below ``1 / n_null`` they come from a tail that is fitted to them.
     min_size, max_size
         Sets with fewer or more genes that the model sees are dropped.
     groupby
@@ -89,7 +89,9 @@ def geneset_impact(
     sample_key
         Column of ``obs`` with samples (donors): the replicates of that comparison.
     moderate
-        With `sample_key`: draw the variance of each set towards what is usual among sets (limma's empirical Bayes).
+        With `sample_key`: draw the variance of each set towards what is usual among sets (limma's empirical Bayes). It
+        takes sets for independent. Those of a unit hardly are: when its saliency is larger in a sample, it is so for
+        all sets, and p-values become too small, the more so the fewer samples there are.
     min_cells
         With `sample_key`: a sample with fewer cells (of a group, for a unit) is left out.
     n_leading

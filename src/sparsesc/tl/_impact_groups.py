@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from sparsesc import _validation as check
 from sparsesc.stats._moderated import fit_linear, t_tests
@@ -57,19 +56,19 @@ class TwoGroups:
         if self.sample is None:
             return blank, blank
         known = (self.group >= 0) & (self.sample >= 0)
-        cells = pd.DataFrame({"sample": self.sample[known], "group": self.group[known]})
-        replicate = cells.groupby(["sample", "group"], sort=True).ngroup().to_numpy()
-        units = cells.assign(replicate=replicate).drop_duplicates("replicate").sort_values("replicate")
-        n_cells = np.bincount(replicate, minlength=len(units))
-        units = units.assign(enough=n_cells >= min_cells)
-        units = units[units["enough"]]
+        found, replicate = np.unique(2 * self.sample[known] + self.group[known], return_inverse=True)
+        n_cells = np.bincount(replicate, minlength=len(found))
+        used = n_cells >= min_cells
         if self.paired:
-            units = units[units.groupby("sample")["group"].transform("nunique") == len(self.names)]
-        if min((units["group"] == g).sum() for g in (0, 1)) < _FEWEST_SAMPLES:
+            n_groups = np.bincount(found[used] // 2, minlength=found.max(initial=0) // 2 + 1)
+            used &= n_groups[found // 2] == len(self.names)
+        sample, group = found[used] // 2, found[used] % 2
+        if min((group == g).sum() for g in (0, 1)) < _FEWEST_SAMPLES:
             return blank, blank
-        means = pd.DataFrame(values[known]).groupby(replicate).mean().to_numpy()[units["replicate"].to_numpy()]
-        column = (units["group"] == 0).to_numpy(float)[:, None]
-        others = pd.get_dummies(units["sample"]).to_numpy(float) if self.paired else np.empty((len(units), 0))
+        inside = (replicate[:, None] == np.flatnonzero(used)).astype(float)  # cells x replicates
+        means = inside.T @ values[known] / n_cells[used, None]
+        column = (group == 0).astype(float)[:, None]
+        others = (sample[:, None] == np.unique(sample)).astype(float) if self.paired else np.empty((len(sample), 0))
         still = np.ptp(means, axis=0) <= 1e-12 * np.abs(means).max(0)  # a constant derivative: nothing can differ
         t, log_p = np.zeros(len(blank)), np.zeros(len(blank))
         if not still.all():
