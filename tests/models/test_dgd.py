@@ -91,7 +91,7 @@ def nearest_type(model, adata, Z) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_mixture_finds_the_components(seed, model):
-    found = model if seed == 0 else fit(simulate(seed), rng=seed)
+    found = model if seed == 0 else fit(simulate(seed), rng=seed, max_epochs=80)
     clusters = found.predict_clusters()
     assert ari(found.adata, clusters) >= 0.95
     assert found.get_responsibilities().to_numpy().max(1).mean() > 0.8
@@ -160,12 +160,40 @@ def test_place_found_is_better_than_every_start(model, new):
     Z = model.project(new, progress_bar=False)
 
     def joint(z):
-        density = module.mixture.log_density(torch.from_numpy(z)).detach().numpy()
+        density = module.mixture.log_density(torch.from_numpy(z), blur=module.latent_noise).detach().numpy()
         return model.get_log_likelihood(new, latent=z) + density
 
     found = joint(Z)
     for mean in module.mixture.means.detach().numpy():
         assert (found >= joint(np.tile(mean, (new.n_obs, 1))) - 1e-3).all()
+
+
+def test_new_cells_are_not_drawn_to_a_narrow_component_without_cells(cells, model, new):
+    """Beside the mean of a type: a component that no cell of the training has, as narrow as one that lost its cells."""
+    adata = model.adata.copy()
+    DGD.setup_anndata(adata)
+    planted = DGD(adata, n_latent=LATENT, n_components=TYPES + 1, n_hidden=32)
+    state = model.module.state_dict()
+    for name, shape in {"means": (1, LATENT), "log_precisions": (1, LATENT), "logits": (1,)}.items():
+        state[f"mixture.{name}"] = torch.cat([state[f"mixture.{name}"], torch.zeros(shape)])
+    state["mixture.means"][-1] = state["mixture.means"][0] + 0.1
+    state["mixture.log_precisions"][-1] = -2 * np.log(0.02)
+    state["mixture.logits"][-1] = state["mixture.logits"].min() - 4
+    planted.module.load_state_dict(state)
+    planted.is_trained_ = True
+    empty = str(TYPES)
+    assert (planted.predict_clusters() != empty).all()
+    assert (planted.predict_clusters(new, latent=planted.project(new, progress_bar=False)) != empty).all()
+    planted.module.latent_noise = 0.0  # the control: the density as it is, not as the training saw it
+    assert (planted.predict_clusters(new, latent=planted.project(new, progress_bar=False)) == empty).sum() > 5
+
+
+def test_components_keep_their_cells(cells):
+    """With twice as many components as types none of them has to be lost to its neighbours."""
+    found = fit(cells[:360].copy(), n_components=2 * TYPES)
+    sizes = found.predict_clusters().value_counts()
+    assert (sizes > 0).sum() >= 2 * TYPES - 2
+    assert found.module.mixture.log_weights.exp().max() < 0.35
 
 
 def test_projection_takes_genes_by_name_and_does_without_some(model, new, monkeypatch):
@@ -376,8 +404,15 @@ def test_vectors_of_the_batch_take_it_out_of_those_of_the_cells(batched):
     model, _ = batched
     batch = model.adata.obs["batch"]
     without = fit(model.adata.copy(), max_epochs=30)
-    assert same_batch(without.get_latent_representation(), batch) > 1.5  # the control holds the batch
-    assert same_batch(model.get_latent_representation(), batch) < 1.2
+    # Vectors with the noise that they had in training: differences below it mean nothing to the decoder.
+    noise = model.module.latent_noise * np.random.default_rng(0).normal(size=(model.adata.n_obs, LATENT))
+    assert same_batch(without.get_latent_representation() + noise, batch) > 1.4  # the control holds the batch
+    assert same_batch(model.get_latent_representation() + noise, batch) < 1.2
+    assert (
+        same_batch(model.get_latent_representation(), batch)
+        < 1.6
+        < same_batch(without.get_latent_representation(), batch)
+    )
     own = model.get_latent_representation(covariates=True)
     assert own.shape == (model.adata.n_obs, 2)
     assert same_batch(own, batch) > 1.9

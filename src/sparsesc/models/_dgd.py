@@ -63,7 +63,8 @@ class DGD(DGDResults):
         Dirichlet parameter of the components' weights. Below 1, components can empty.
     latent_noise
         Standard deviation of the noise that vectors get in training, afresh each time; ``None``: 0.3, or 0 without a
-        prior. Without it components shrink to points, and the decoder learns the noise of the counts.
+        prior. Without it components shrink to points, and the decoder learns the noise of the counts. Differences
+        between vectors that are smaller mean little. New cells are placed under the mixture as blurred by it.
     prior_per_cell
         Count the prior of the mixture's parameters once for every cell, as the authors' code does, not once in all.
     init
@@ -349,7 +350,7 @@ class DGD(DGDResults):
                 start = without_labels(principal_start(values, self._likelihoods, module.n_latent, self.rng_), codes)
                 module.latent.copy_(torch.from_numpy(start))
                 if module.mixture is not None:
-                    module.mixture.start_at(start, self.rng_)
+                    module.mixture.start_at(start, self.rng_, blur=module.latent_noise)
 
     def _check_cells_at_hand(self) -> None:
         """Training reads cells by position: they must be those of the vectors."""

@@ -119,7 +119,7 @@ class _Search:
         """Log joint density of each cell."""
         out = self.module.log_likelihood(cells, z, own, self.columns)
         if self.module.mixture is not None:
-            out = out + self.module.mixture.log_density(z)
+            out = out + self.module.mixture.log_density(z, blur=self.module.latent_noise)
         for i, part in enumerate(self.module.split(own)):
             out = out + self.log_covariate(i, part, cells.labels[:, i])
         return out
@@ -165,7 +165,7 @@ class _Search:
             at = torch.cat([own[:, : i * width], mean.expand(len(z), -1), own[:, (i + 1) * width :]], dim=1)
             value = self.module.log_likelihood(cells, z, at, self.columns)
             if self.module.mixture is not None:
-                value = value + self.module.mixture.log_density(z)
+                value = value + self.module.mixture.log_density(z, blur=self.module.latent_noise)
             optimizer.zero_grad()
             (-value.mean()).backward()
             optimizer.step()
