@@ -1,8 +1,9 @@
 """Tests that a user can call, where there is nothing to be found: how often is p at or below .05?
 
 Cells of every feature are shuffled on their own, or gene sets drawn at random, so that all null hypotheses are true.
-Absorption, suppression, drift, impact of gene sets, counts and latent dimensions are held to the same in the tests of
-their modules. `benchmarks/calibration.py` does it at length, with mixtures of known truth.
+Absorption, drift, impact of gene sets, counts, latent dimensions, genes over samples and comparisons of representations
+are held to the same in the tests of their modules, and mixtures of known truth are in ``test_calibration_mixtures.py``.
+`benchmarks/calibration.py` does it at length.
 """
 
 from __future__ import annotations
@@ -157,6 +158,33 @@ def thinned(adata, seed: int) -> pd.DataFrame:
     return alike.uns["sae"]["genes"]
 
 
+def steered(adata, seed: int) -> pd.DataFrame:
+    """What the components make of a feature, against random sets of genes."""
+    net = random_sets(adata, seed, 48)  # the table holds the best 50
+    few = {"doses": (1.0,), "n_controls": 1, "n_scored": 20}
+    ssc.tl.steer(adata, adata.uns["sae"]["features"].index[seed], mode="ablate", net=net, **few)
+    return adata.uns["sae"]["steering"]["enrichment"]
+
+
+def batches(adata, seed: int, column: str = "pval") -> pd.DataFrame:
+    """Batches drawn by lot."""
+    adata.obs["batch"] = np.random.default_rng([seed, 1]).choice(["a", "b"], adata.n_obs)
+    few = {"n_permutations": 39, "n_controls": 0, "n_scored": 100, "progress_bar": False}
+    ssc.tl.suppress_features(adata, batch_key="batch", bio_keys="phase", rng=seed, **few)
+    table = adata.uns["sae"]["suppression"]["features"]
+    return table.assign(pval=table[column])
+
+
+def pairing(adata, seed: int) -> pd.DataFrame:
+    """Two embeddings without relation."""
+    few = adata[:300].copy()
+    few.obsm["X_a"], few.obsm["X_b"] = np.random.default_rng(seed).gamma(0.5, size=(2, 300, 16)).astype(np.float32)
+    options = {"n_features": 128, "k": 12, "max_steps": 20, "validation": 0.5, "n_controls": 0, "progress_bar": False}
+    ssc.tl.fit_crosscoder(few, use_reps=["X_a", "X_b"], **options)
+    table = few.uns["sae"]["features"].dropna(subset="pairing_pval")
+    return table.rename(columns={"pairing_pval": "pval", "pairing_padj": "padj"})
+
+
 # The test, and how many data sets.
 NULLS: dict[str, tuple[Callable[..., pd.DataFrame], int]] = {
     "association": (association, 8),
@@ -180,6 +208,10 @@ NULLS: dict[str, tuple[Callable[..., pd.DataFrame], int]] = {
     "gene sets, ulm, null of cells": (lambda a, s: terms(a, s, "ulm", null="cells"), 2),
     "coherent gene sets, ulm, null of cells": (lambda a, s: coherent_terms(a, s, "ulm"), 2),
     "coherent gene sets, ranksum, null of cells": (lambda a, s: coherent_terms(a, s, "ranksum"), 2),
+    "gene sets of decoded effects": (steered, 16),
+    "batches": (batches, 15),
+    "batches, held-out cells": (lambda a, s: batches(a, s, "pval_heldout"), 15),
+    "pairing": (pairing, 7),
     "differential": (differential, 20),
     "differential, pairs": (lambda a, s: differential(a, s, "pairs"), 20),
     "differential, age in the model": (lambda a, s: differential(a, s, "age"), 20),
