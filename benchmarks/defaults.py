@@ -15,6 +15,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,10 @@ EMBEDDINGS = ("PCA", "scVI")
 RATIOS = ["lms", "msas", "f1", "auroc"]
 OWN = "its own dimensions"
 CONTROLS = (OWN, "ICA", "NMF of the embedding", "untrained code")
-DEFAULT = {"PCA": "matryoshka from F/16, kmeans", "scVI": "matryoshka from F/4, kmeans, twice k"}
+DEFAULT = {
+    "PCA": "matryoshka from F/16, kmeans, twice k, weight 2/3",
+    "scVI": "matryoshka from F/4, kmeans, twice k",
+}
 CEILINGS = ("supervised direction", "its positive part", "supervised call")
 
 
@@ -96,7 +100,25 @@ def settings(d: int, n: int) -> Iterator[tuple[str, dict]]:
     yield "matryoshka from F/4, kmeans, F/2", {"nested": 4, "width": 0.5, **start}
     yield "batchtopk, kmeans, F/2", {"architecture": "batchtopk", "width": 0.5, **start}
     yield "matryoshka from F/4, kmeans, half k", {"nested": 4, "sparsity": 0.5, **start}
-    yield "matryoshka from F/4, kmeans, twice k", {"nested": 4, "sparsity": 2, **start}
+    twice = {"sparsity": 2, **start}
+    yield "matryoshka from F/4, kmeans, twice k", {"nested": 4, **twice}
+    yield "matryoshka from F/16, kmeans, twice k", {"nested": 16, **twice}
+    yield "matryoshka from F/2, kmeans, twice k", {"nested": 2, **twice}
+    yield "batchtopk, kmeans, twice k", {"architecture": "batchtopk", **twice}
+    for times, sparsity in (("three", 3), ("four", 4)):
+        yield f"matryoshka from F/4, kmeans, {times} times k", {"nested": 4, "sparsity": sparsity, **start}
+    yield "matryoshka from F/4, kmeans, twice k, twice F", {"nested": 4, "width": 2, **twice}
+    yield "matryoshka from F/4, kmeans, four times k, twice F", {"nested": 4, "width": 2, "sparsity": 4, **start}
+    for weight in ("1/2", "2/3", "3/4"):
+        whole = {"whole_weight": float(Fraction(weight)), **twice}
+        yield f"matryoshka from F/16, kmeans, twice k, weight {weight}", {"nested": 16, **whole}
+    whole = {"nested": 16, "whole_weight": 2 / 3, "noise": 1.0, "align": 5.0, **twice}
+    yield "matryoshka from F/16, kmeans, twice k, weight 2/3, noise 1, pull 5", whole
+    yield "matryoshka from F/4, kmeans, twice k, weight 2/3", {"nested": 4, "whole_weight": 2 / 3, **twice}
+    for noise, align in ((0.3, 15.0), (1.0, 15.0), (0.6, 5.0), (0.6, 45.0), (1.0, 5.0)):
+        told = [f"noise {noise:g}"] * (noise != 0.6) + [f"pull {align:g}"] * (align != 15)
+        change = {"nested": 4, "noise": noise, "align": align, **twice}
+        yield f"matryoshka from F/4, kmeans, twice k, {', '.join(told)}", change
     yield "matryoshka from F/4, kmeans, whitened", {"nested": 4, "whiten": True, **start}
     yield "matryoshka from F/4, kmeans, without noise", {"nested": 4, "noise": 0.0, **start}
 
@@ -112,6 +134,7 @@ def trained(X: np.ndarray, seed: int, change: dict) -> tuple[object, np.ndarray]
     most = change.pop("nested", None)
     if most is not None:
         change["prefixes"] = tuple(n_features // part for part in (16, 8, 4, 2, 1) if part <= most)
+        change.setdefault("whole_weight", 1 / len(change["prefixes"]))
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(X), bool)
     held_out[rng.permutation(len(X))[: round(len(X) / 10)]] = True
@@ -292,9 +315,12 @@ READING = [
     "competitors but what the scores allow: a logistic regression of each label on the cells that choose: its scores",
     "on the others (a direction of the embedding, found with the labels), their positive part, and the label it calls.",
     "",
-    "F is 128 for fifty principal components and 64 for the ten dimensions of scVI; k is 8 and 4. `from F/4`: nested",
-    "dictionaries of F/4, F/2 and F features. The defaults of `fit_sae` that came out of this are `matryoshka from",
-    "F/16, kmeans` on principal components, and `matryoshka from F/4, kmeans, twice k` on scVI's latent.",
+    "F is 128 for fifty principal components and 64 for the ten dimensions of scVI; k is 8 and 4, twice that 16 and 8.",
+    "`from F/4`: nested dictionaries of F/4, F/2 and F features, with equal shares of the loss; `weight 2/3`: the",
+    "whole dictionary has two thirds of it. Noise (on what the encoder sees) is .6 and the pull of the encoder toward",
+    "the decoder 15 where no other figure is given. The defaults of `fit_sae` that came out of this are `matryoshka",
+    "from F/16, kmeans, twice k, weight 2/3` on principal components and `matryoshka from F/4, kmeans, twice k` on",
+    "scVI's latent. scVI was trained for 60 epochs, for PBMC, 3 technologies, for 200.",
 ]
 
 

@@ -15,6 +15,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -91,33 +92,34 @@ def trained(X: np.ndarray, seed: int, **options: object) -> sparse.csr_matrix:
     return fitted(X, seed, **options).encode(X)
 
 
-def with_dense(X: np.ndarray, seed: int, k: int) -> sparse.csr_matrix:
+def with_dense(X: np.ndarray, seed: int) -> sparse.csr_matrix:
     """One dense direction, and the code of the rest."""
     _, value, rest = dense_direction(X, seed)
-    return sparse.hstack([trained(rest, seed, k=k), sparse.csr_matrix(value)]).tocsr()
+    return sparse.hstack([trained(rest, seed), sparse.csr_matrix(value)]).tocsr()
 
 
 def representations(X: np.ndarray) -> dict[str, Callable[[int], object]]:
     """Names, and what makes each from a seed."""
     width = default_n_features(*X.shape)
     k = default_k(X.shape[1], width)
-    return {
+    usual = tuple(width // part for part in (16, 8, 4, 2, 1))
+    made = {
         "its own dimensions": lambda seed: X,
         "ICA": lambda seed: ica(X, seed),
         f"NMF, {width} factors": lambda seed: nmf(X, width, seed),
         f"untrained, F {width}, k {k}": lambda seed: untrained(X, width, k, seed),
         f"untrained, F {WIDE}, k {MOST}": lambda seed: untrained(X, WIDE, MOST, seed),
         f"fit_sae: default (F {width}, k {k})": lambda seed: trained(X, seed),
-        f"fit_sae: k {MOST}": lambda seed: trained(X, seed, k=MOST),
-        f"fit_sae: k {MOST}, and one dense direction": lambda seed: with_dense(X, seed, MOST),
-        f"fit_sae: F {WIDE}, k {MOST}": lambda seed: trained(X, seed, n_features=WIDE, k=MOST),
-        f"fit_sae: F {WIDE}, k {MOST}, random start": lambda seed: trained(
-            X, seed, n_features=WIDE, k=MOST, init="random"
-        ),
-        f"fit_sae: F {WIDE}, k {MOST}, batchtopk": lambda seed: trained(
-            X, seed, n_features=WIDE, k=MOST, architecture="batchtopk"
-        ),
+        "fit_sae: default, and one dense direction": lambda seed: with_dense(X, seed),
     }
+    changes = {
+        "prefixes from F/16": {"prefixes": usual},
+        "batchtopk": {"architecture": "batchtopk"},
+        "random start": {"init": "random"},
+        "noise 1, pull 5": {"noise": 1.0, "align": 5.0},
+        f"F {WIDE}, k {MOST}": {"n_features": WIDE, "k": MOST},
+    }
+    return made | {f"fit_sae: {name}": partial(trained, X, **change) for name, change in changes.items()}
 
 
 def variables(adata: AnnData) -> dict[str, np.ndarray]:

@@ -64,7 +64,7 @@ def embeddings(adata: object, name: str, batches: np.ndarray | None, options: ar
         found.append("X_scVI")
     if options.drvi:
         cache = options.cache / f"{file}_drvi.npy"
-        latent = scvi_latent(adata, batches, cache, drvi=True, max_epochs=400, n_latent=32)
+        latent = scvi_latent(adata, batches, cache, drvi=True, max_epochs=150, n_latent=32)
         adata.obsm["X_DRVI"] = latent.astype(np.float32)
         found.append("X_DRVI")
     return found

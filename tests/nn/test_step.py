@@ -21,7 +21,7 @@ B, D, F, K, K_AUX = 96, 20, 64, 4, 5
 DEAD = slice(40, 60)
 
 
-def make_step(dtype, *, by_batch=True, prefixes=(F,), dead=False, d=D, scale=1.0):
+def make_step(dtype, *, by_batch=True, prefixes=(F,), weights=None, dead=False, d=D, scale=1.0):
     """A step on one batch of cells, which it sees with noise; also what it starts from."""
     rng = np.random.default_rng(0)
     decoder = rng.normal(size=(F, d)).astype(dtype)
@@ -43,6 +43,7 @@ def make_step(dtype, *, by_batch=True, prefixes=(F,), dead=False, d=D, scale=1.0
         batch_size=B,
         by_batch=by_batch,
         prefixes=np.array(prefixes),
+        weights=weights,
         k_aux=K_AUX,
         aux_weight=1 / 32,
         dead_after=1000,
@@ -64,7 +65,7 @@ def take(step, lr=0.0):
     return step.run(rows, noise_at, rate, REST)[0]
 
 
-def autograd(start, X, seen, *, by_batch, prefixes, dead):
+def autograd(start, X, seen, *, by_batch, prefixes, dead, weights=None):
     """Loss and gradients of the definition, dense, by torch."""
     p = {name: torch.tensor(value, requires_grad=True) for name, value in start.items()}
     x, s = torch.tensor(X), torch.tensor(seen)
@@ -75,7 +76,9 @@ def autograd(start, X, seen, *, by_batch, prefixes, dead):
     else:
         top = positive.topk(K, dim=1)
         codes = torch.zeros_like(positive).scatter(1, top.indices, top.values)
-    loss = sum(((codes[:, :n] @ p["D"][:n] + p["b_dec"] - x) ** 2).mean() for n in prefixes) / len(prefixes)
+    weights = [1 / len(prefixes)] * len(prefixes) if weights is None else weights
+    errors = [((codes[:, :n] @ p["D"][:n] + p["b_dec"] - x) ** 2).mean() for n in prefixes]
+    loss = sum(float(w) * e for w, e in zip(weights, errors, strict=True))
     if dead:
         residual = (x - codes @ p["D"] - p["b_dec"]).detach()
         mask = torch.zeros(F, dtype=torch.bool)
@@ -90,16 +93,22 @@ def autograd(start, X, seen, *, by_batch, prefixes, dead):
 
 
 @pytest.mark.parametrize("dead", [False, True], ids=["all alive", "some dead"])
-@pytest.mark.parametrize("prefixes", [[F], [8, 16, F]], ids=["plain", "nested"])
+@pytest.mark.parametrize(
+    ("prefixes", "weights"), [([F], None), ([8, 16, F], np.array([0.1, 0.2, 0.7]))], ids=["plain", "nested"]
+)
 @pytest.mark.parametrize("by_batch", [True, False], ids=["batch", "row"])
 @pytest.mark.parametrize(("d", "own"), [(10, True), (D, True), (40, True), (70, True), (70, False)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-5)])
-def test_gradients_are_those_of_the_definition(monkeypatch, dtype, tolerance, d, own, by_batch, prefixes, dead):
+def test_gradients_are_those_of_the_definition(
+    monkeypatch, dtype, tolerance, d, own, by_batch, prefixes, weights, dead
+):
     monkeypatch.setattr(_workspace, "own_product", lambda d: own)  # whatever this processor would take
     with one_thread() if dtype == np.float64 else nullcontext():
-        step, start, X, seen = make_step(dtype, by_batch=by_batch, prefixes=prefixes, dead=dead, d=d)
+        step, start, X, seen = make_step(
+            dtype, by_batch=by_batch, prefixes=prefixes, weights=weights, dead=dead, d=d
+        )
         report = take(step)
-    loss, expected = autograd(start, X, seen, by_batch=by_batch, prefixes=prefixes, dead=dead)
+    loss, expected = autograd(start, X, seen, by_batch=by_batch, prefixes=prefixes, weights=weights, dead=dead)
     assert report[LOSS] == pytest.approx(loss, rel=max(tolerance, 1e-9))
     assert report[DEAD_FEATURES] == (20 if dead else 0)
     gradients = step.gradients()

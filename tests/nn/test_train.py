@@ -178,8 +178,19 @@ def test_default_width(n, d, expected):
 
 
 def test_default_sparsity_and_prefixes():
-    assert [default_k(d, 4096) for d in (2, 10, 50, 512)] == [8, 8, 8, 32]
-    assert default_k(50, 3) == 3
+    assert [default_k(d, 4096) for d in (2, 10, 50, 512)] == [8, 8, 17, 32]
+    assert [default_k(50, F) for F in (3, 32, 64)] == [1, 8, 16]
     assert default_prefixes(128, 50) == (8, 16, 32, 64, 128)
     assert default_prefixes(64, 10) == (16, 32, 64)
     assert default_prefixes(4, 50) == (1, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("d", "asked", "expected"),
+    [(50, None, [1 / 12] * 4 + [2 / 3]), (10, None, [1 / 3] * 3), (10, 0.5, [0.25, 0.25, 0.5])],
+)
+def test_weights_of_prefixes(d, asked, expected):
+    config = TrainConfig(n_features=64, k=8, whole_weight=asked).complete(1000, d)
+    np.testing.assert_allclose(config.prefix_weights(), expected)
+    plain = TrainConfig(n_features=64, k=8, architecture="batchtopk").complete(1000, d)
+    assert plain.prefix_weights() == [1]

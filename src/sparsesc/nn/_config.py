@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 MIN_BATCH, MAX_BATCH = 32, 4096
-_FEW_DIMENSIONS = 20  # as the latents of models have; measured at 10, against 50
+_FEW_DIMENSIONS = 20  # as the latents of models have; measured at 10, against 50 and 100
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class TrainConfig:
     lr: float | None = None
     prefixes: tuple[int, ...] | None = None
     """Widths of the nested dictionaries of ``matryoshka``, ascending, the last one ``n_features``."""
+    whole_weight: float | None = None
+    """Share of the loss of ``matryoshka`` that the whole dictionary has; narrower prefixes have equal shares of the
+    rest."""
     penalty: float | None = None
     """Fixed weight of the sparsity penalty of ``relu``, ``gated``; ``None`` steers it so that L0 comes to `k`."""
     whiten: bool = False
@@ -57,14 +60,28 @@ class TrainConfig:
         prefixes = self.prefixes
         if self.architecture == "matryoshka" and prefixes is None:
             prefixes = default_prefixes(self.n_features, n_dimensions)
+        whole_weight = self.whole_weight
+        if not prefixes or len(prefixes) == 1:
+            whole_weight = 1.0
+        elif whole_weight is None:
+            whole_weight = default_whole_weight(len(prefixes), n_dimensions)
         return replace(
             self,
             batch_size=batch,
             max_steps=self.max_steps or default_steps(n_cells, batch),
             lr=self.lr or default_lr(self.n_features),
             prefixes=prefixes or (self.n_features,),
+            whole_weight=whole_weight,
             k_aux=self.k_aux or max(n_dimensions // 2, 2 * self.k),
         )
+
+    def prefix_weights(self) -> np.ndarray:
+        """(P,) share of the loss of each of ``prefixes``, of settings that are complete; the sum is 1."""
+        weights = np.ones(len(self.prefixes or (self.n_features,)))
+        if len(weights) > 1:
+            weights[-1] = self.whole_weight
+            weights[:-1] = (1 - weights[-1]) / (len(weights) - 1)
+        return weights
 
 
 def default_n_features(n_cells: int, n_dimensions: int) -> int:
@@ -74,8 +91,9 @@ def default_n_features(n_cells: int, n_dimensions: int) -> int:
 
 
 def default_k(n_dimensions: int, n_features: int) -> int:
-    """One active feature for six dimensions, between 8 and 32."""
-    return int(min(np.clip(round(n_dimensions / 6), 8, 32), n_features))
+    """One active feature for three dimensions, between 8 and 32; in narrow dictionaries at most one in four."""
+    wanted = np.clip(round(n_dimensions / 3), 8, 32)
+    return int(max(1, min(wanted, n_features // 4)))
 
 
 def default_prefixes(n_features: int, n_dimensions: int) -> tuple[int, ...]:
@@ -86,6 +104,11 @@ def default_prefixes(n_features: int, n_dimensions: int) -> tuple[int, ...]:
     """
     parts = (16, 8, 4, 2, 1) if n_dimensions > _FEW_DIMENSIONS else (4, 2, 1)
     return tuple(sorted({max(1, n_features // part) for part in parts}))
+
+
+def default_whole_weight(n_prefixes: int, n_dimensions: int) -> float:
+    """Two thirds: prefixes give some features broad meaning, but not at the cost of fine ones. For latents equal."""
+    return 2 / 3 if n_dimensions > _FEW_DIMENSIONS else 1 / n_prefixes
 
 
 def default_lr(n_features: int) -> float:

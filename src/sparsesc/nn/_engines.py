@@ -79,6 +79,7 @@ class SparseEngine:
             batch_size=B,
             by_batch=bool(arch.by_batch),
             prefixes=np.array(config.prefixes),
+            weights=config.prefix_weights(),
             k_aux=min(config.k_aux or 1, n_features),
             aux_weight=config.aux_weight,
             dead_after=dead_after,
@@ -175,11 +176,11 @@ class TorchEngine:
         code = arch.encode(p, x if seen is None else seen)
         D = arch.decoder(p)
 
-        # Reconstruction: mean over the nested prefixes of the dictionary (one, the whole, but for matryoshka).
+        # Reconstruction by each of the nested prefixes of the dictionary (one, the whole, but for matryoshka).
         loss = x.new_zeros(())
-        for width in config.prefixes or (config.n_features,):
+        for width, weight in zip(config.prefixes or (config.n_features,), config.prefix_weights(), strict=True):
             x_hat = code.active[:, :width] @ D[:width] + p["b_dec"]
-            loss = loss + (x_hat - x).square().mean() / len(config.prefixes or (1,))
+            loss = loss + float(weight) * (x_hat - x).square().mean()
         error = (x_hat - x).detach()
 
         # AuxK (Gao et al. 2024, A.2): dead features reconstruct what is left over.

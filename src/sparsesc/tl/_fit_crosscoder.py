@@ -34,6 +34,7 @@ def fit_crosscoder(
     n_features: int | None = None,
     k: int | None = None,
     prefixes: Sequence[int] | None = None,
+    whole_weight: float | None = None,
     penalty: float | None = None,
     noise: float = 0.6,
     align: float = 15.0,
@@ -66,7 +67,7 @@ def fit_crosscoder(
     use_reps
         Entries of ``obsm``, ``["X_pca", "X_scVI"]``; or names for them, ``{"rna": "X_pca", "protein": "X_protein"}``.
         In a MuData a name that is a modality's means its ``obsm``: ``{"rna": "X_pca", "prot": "X_pca"}``.
-    architecture, n_features, k, prefixes, penalty, noise, align, fill_dead
+    architecture, n_features, k, prefixes, whole_weight, penalty, noise, align, fill_dead
         As in :func:`fit_sae`, for all embeddings together: d is the sum of their dimensions.
     min_share
         A feature can be shared only by embeddings that have at least this share of its direction.
@@ -180,6 +181,7 @@ def fit_crosscoder(
         n_features=n_features,
         k=k,
         prefixes=prefixes,
+        whole_weight=whole_weight,
         penalty=penalty,
         noise=noise,
         align=align,

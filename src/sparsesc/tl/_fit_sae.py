@@ -40,6 +40,7 @@ def fit_sae(
     n_features: int | None = None,
     k: int | None = None,
     prefixes: Sequence[int] | None = None,
+    whole_weight: float | None = None,
     init: str = "kmeans",
     penalty: float | None = None,
     noise: float = 0.6,
@@ -78,10 +79,15 @@ def fit_sae(
     n_features
         Width F. Default: the power of two nearest to 3 d, at least 64 and at most a quarter of the cells.
     k
-        Active features per cell: exactly for ``"topk"``, on average for all others. Default: d / 6, between 8 and 32.
+        Active features per cell: exactly for ``"topk"``, on average for all others. Default: d / 3, between 8 and 32,
+        at most F / 4.
     prefixes
         Widths of the nested dictionaries of ``"matryoshka"``, ascending. Default: F/16, F/8, F/4, F/2, F; for
         embeddings of at most 20 dimensions F/4, F/2, F.
+    whole_weight
+        Share of the loss of ``"matryoshka"`` that the whole dictionary has; its narrower prefixes have equal shares of
+        the rest. Default: 2/3; for embeddings of at most 20 dimensions the same share for all. The smaller, the
+        broader the first features, and the fewer fine ones beside them.
     init
         Where features start: ``"kmeans"`` at the centres of groups of cells (as many as features; for ``"matryoshka"``
         few and large groups first), which the cells alone determine, or ``"random"`` at directions drawn by `rng`.
@@ -92,7 +98,9 @@ def fit_sae(
         features per cell.
     noise
         Standard deviation of the noise that the encoder gets in training, in units of the embedding's overall standard
-        deviation. 0 fits the given cells more closely, and unseen cells and labels less well.
+        deviation. 0 fits the given cells more closely, and unseen cells and labels less well. In our study
+        ``noise=1, align=5`` gave the features that fit labels best and were found again most often, and left twice as
+        much of a latent unexplained.
     align
         Pull of a feature's encoder toward its decoder row, times F / n. It keeps features alive, and from memorising
         cells; 0 lets them specialise and die.
@@ -192,6 +200,7 @@ def fit_sae(
         n_features=n_features,
         k=k,
         prefixes=prefixes,
+        whole_weight=whole_weight,
         init=init,
         penalty=penalty,
         noise=noise,

@@ -27,6 +27,7 @@ def checked_config(
     n_features: int | None,
     k: int | None,
     prefixes: Sequence[int] | None,
+    whole_weight: float | None,
     init: str,
     penalty: float | None,
     noise: float,
@@ -70,6 +71,7 @@ def checked_config(
         n_features=n_features,
         k=k,
         prefixes=_checked_prefixes(prefixes, n_features, architecture),
+        whole_weight=_checked_whole_weight(whole_weight, architecture),
         init=init,
         penalty=_checked_number("penalty", penalty),
         noise=_checked_number("noise", noise) or 0.0,
@@ -86,12 +88,13 @@ def checked_config(
 
 def stored_settings(config: TrainConfig) -> dict[str, Any]:
     """What goes into ``params``, from which :func:`restored_config` makes the settings again."""
-    prefixes = np.array(config.prefixes) if config.architecture == "matryoshka" else None
+    nested = config.architecture == "matryoshka"
     return {
         "architecture": config.architecture,
         "n_features": config.n_features,
         "k": config.k,
-        "prefixes": prefixes,
+        "prefixes": np.array(config.prefixes) if nested else None,
+        "whole_weight": config.whole_weight if nested else None,
         "init": config.init,
         "penalty": config.penalty,
         "noise": config.noise,
@@ -112,11 +115,15 @@ def restored_config(params: Mapping[str, Any]) -> TrainConfig:
 
     values = {name: params[name] for name in REQUIRED}
     values = {name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()}
-    prefixes, penalty, patience = (params.get(name) for name in ("prefixes", "penalty", "patience"))
+    optional = ("prefixes", "whole_weight", "penalty", "patience")
+    prefixes, whole_weight, penalty, patience = (params.get(name) for name in optional)
+    if prefixes is not None and whole_weight is None:
+        whole_weight = 1 / len(prefixes)  # all there was, before it was stored
     return TrainConfig(
         **values,
         init=str(params.get("init", "random")),  # all there was, before it was stored
         prefixes=None if prefixes is None else tuple(int(p) for p in prefixes),
+        whole_weight=None if whole_weight is None else float(whole_weight),
         penalty=None if penalty is None else float(penalty),
         patience=None if patience is None else int(patience),
     )
@@ -133,6 +140,19 @@ def _checked_prefixes(prefixes: Sequence[int] | None, n_features: int, architect
         msg = f"prefixes must ascend and end with n_features={n_features}, found {list(widths)}."
         raise ValueError(msg)
     return widths
+
+
+def _checked_whole_weight(whole_weight: float | None, architecture: str) -> float | None:
+    whole_weight = _checked_number("whole_weight", whole_weight)
+    if whole_weight is None:
+        return None
+    if architecture != "matryoshka":
+        msg = f"whole_weight belongs to architecture 'matryoshka', not to {architecture!r}."
+        raise ValueError(msg)
+    if not 0 < whole_weight <= 1:
+        msg = f"whole_weight, a share of the loss, must be above 0 and at most 1, found {whole_weight}."
+        raise ValueError(msg)
+    return whole_weight
 
 
 def _checked_number(name: str, value: float | None) -> float | None:

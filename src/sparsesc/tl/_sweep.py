@@ -124,6 +124,7 @@ def sweep(
         asked = dict(zip(_VARIED, setting, strict=True))
         shared: dict[str, Any] = {
             "prefixes": None,
+            "whole_weight": None,
             "init": init,
             "noise": noise,
             "align": align,

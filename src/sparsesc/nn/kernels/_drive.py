@@ -83,6 +83,8 @@ class Buffers(NamedTuple):
     toward: np.ndarray
     silent: np.ndarray
     prefixes: np.ndarray
+    weights: np.ndarray
+    """(P,) share of the loss that each prefix has."""
     level: np.ndarray
     """(F,) number of the first prefix that holds each feature."""
     clock: np.ndarray
@@ -191,16 +193,16 @@ def _take_steps(
             for chunk in range(n_chunks):
                 for slot in range(low, high):
                     _forward.decode_rows(
-                        chunk, slot * B // SLOTS, (slot + 1) * B // SLOTS, target, D, b_dec, prefixes, index, value,
-                        begin, end, sums, slope, row_loss, row_error, column_sum[slot],
+                        chunk, slot * B // SLOTS, (slot + 1) * B // SLOTS, target, D, b_dec, prefixes, s.weights, index,
+                        value, begin, end, sums, slope, row_loss, row_error, column_sum[slot],
                     )  # fmt: skip
             counts[part] = 0
             aux_counts[part] = 0
             _backward.count_entries(top, bottom, index, begin, end, counts[part])
             if len(dead) > 0:
                 _forward.revive_rows(
-                    top, bottom, pre, only_dead, D, k_aux, s.aux_weight, aux_index, aux_value, aux_begin, aux_end, sums,
-                    aux_slope, row_loss,
+                    top, bottom, pre, only_dead, D, k_aux, s.aux_weight, s.weights, aux_index, aux_value, aux_begin,
+                    aux_end, sums, aux_slope, row_loss,
                 )  # fmt: skip
                 _backward.count_entries(top, bottom, aux_index, aux_begin, aux_end, aux_counts[part])
 

@@ -3,11 +3,12 @@
 Only the active features of each cell are touched: there is no dense code, and no dense gradient of it. Shapes: batch
 of B cells, d dimensions, F features, P nested prefixes of the dictionary (1 but for ``matryoshka``).
 
-The loss is ``sum_p |x - x_hat_p|^2 / (P B d)`` over prefixes p, plus ``aux_weight`` times the same for the auxiliary
-reconstruction of the residual by dead features. In standardised units that is the fraction of variance unexplained.
+The loss is ``sum_p w_p |x - x_hat_p|^2 / (B d)`` over prefixes p, whose weights sum to one, plus ``aux_weight`` times
+the same for the auxiliary reconstruction of the residual by dead features. In standardised units that is the fraction
+of variance unexplained.
 
-With r_p = x_hat_p - x, a feature that belongs to prefixes p >= g sees only their sum S_g = sum_{p >= g} r_p, so each
-cell keeps P such sums and every entry (cell i, feature f, value v) takes its gradients from the one of its feature:
+With r_p = w_p (x_hat_p - x), a feature that belongs to prefixes p >= g sees only their sum S_g = sum_{p >= g} r_p, so
+each cell keeps P such sums and every entry (cell i, feature f, value v) takes its gradients from that of its feature:
 ``dv = S_g . D_f``, ``dD_f += v S_g``, ``dE_f += dv (x - b_dec)``. The auxiliary reconstruction is one more such sum.
 
 Every function works on a part of the rows, so that callers can deal the parts out to threads. Arrays of rows are in
@@ -109,19 +110,18 @@ def drop_below(
 @nb.njit(**JIT)
 def decode_rows(
     chunk: int, first: int, last: int, target: np.ndarray, D: np.ndarray, b_dec: np.ndarray, prefixes: np.ndarray,
-    index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray, sums: np.ndarray, slope: np.ndarray,
-    row_loss: np.ndarray, row_error: np.ndarray, column_sum: np.ndarray,
+    weights: np.ndarray, index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray, sums: np.ndarray,
+    slope: np.ndarray, row_loss: np.ndarray, row_error: np.ndarray, column_sum: np.ndarray,
 ) -> None:  # fmt: skip
     """One chunk of some rows: residual sums of every prefix, and this chunk's part of each entry's slope dv.
 
-    ``sums`` is (C, P + 1, B, W). ``row_loss`` collects the squared error summed over prefixes and divided by P,
+    ``sums`` is (C, P + 1, B, W). ``row_loss`` collects the weighted squared error of all prefixes,
     ``row_error`` that of the whole code, ``column_sum`` (C W,) the gradient of the decoder's bias.
     """
     B, width = target.shape[1], target.shape[2]
     P, column = len(prefixes), chunk * D.shape[1] * width
     R, x, rows = sums.reshape(-1), target.reshape(-1), D.reshape(-1)
     base = chunk * (P + 1) * B
-    share = value.dtype.type(1.0 / P)
     for i in range(first, last):
         at, error = begin[i], 0.0
         loss = 0.0
@@ -140,18 +140,18 @@ def decode_rows(
             accumulate(R, r, rows, width, column, index, value, at, stop)
             at = stop
             error = dot(R, r, R, r, width)
-            loss += error
+            loss += weights[p] * error
         if chunk == 0:
             row_loss[i], row_error[i] = 0.0, 0.0
             for e in range(begin[i], end[i]):
                 slope[e] = 0
-        row_loss[i] += loss / P
+        row_loss[i] += loss
         row_error[i] += error
         at = end[i]
         for p in range(P - 1, -1, -1):
             r = (base + p * B + i) * width
             if P > 1:
-                set_scaled(R, r, R, r, share, width)
+                set_scaled(R, r, R, r, weights[p], width)
                 if p < P - 1:
                     add(R, r, R, r + B * width, width)
             start = begin[i]
@@ -167,8 +167,8 @@ def decode_rows(
 @nb.njit(**JIT)
 def revive_rows(
     first: int, last: int, pre: np.ndarray, only_dead: np.ndarray, D: np.ndarray, k_aux: int, aux_weight: float,
-    index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray, sums: np.ndarray, slope: np.ndarray,
-    row_loss: np.ndarray,
+    weights: np.ndarray, index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray, sums: np.ndarray,
+    slope: np.ndarray, row_loss: np.ndarray,
 ) -> None:  # fmt: skip
     """Let the ``k_aux`` largest dead features of every cell explain what the code left over, gradients included.
 
@@ -193,7 +193,7 @@ def revive_rows(
         for chunk in range(n_chunks):
             u = ((chunk * (P + 1) + P) * B + i) * width
             column = chunk * D.shape[1] * width
-            set_scaled(R, u, R, u - B * width, kind(P), width)  # the residual of the whole code
+            set_scaled(R, u, R, u - B * width, kind(1) / weights[P - 1], width)  # the residual of the whole code
             accumulate(R, u, rows, width, column, index, value, start, at)
             error += dot(R, u, R, u, width)
             set_scaled(R, u, R, u, kind(aux_weight), width)

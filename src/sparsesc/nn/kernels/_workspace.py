@@ -50,6 +50,7 @@ class SparseStep:
         batch_size: int,
         by_batch: bool,
         prefixes: np.ndarray,
+        weights: np.ndarray | None = None,
         k_aux: int,
         aux_weight: float,
         dead_after: int,
@@ -72,6 +73,7 @@ class SparseStep:
             raise TypeError(msg)
         self.own_product = own_half_product() if half else own_product(d)
         prefixes = np.asarray(prefixes, np.int64)
+        weights = np.full(P, 1 / P) if weights is None else np.asarray(weights)
 
         def zeros(*shape: int) -> np.ndarray:
             return aligned(shape, dtype)
@@ -105,7 +107,8 @@ class SparseStep:
             start=np.zeros(F + 1, np.int64), middle=np.zeros(F, np.int64),
             by_row=np.empty(entries, np.int32), by_value=np.empty(entries, dtype), by_slope=np.empty(entries, dtype),
             square=zeros(F), along=zeros(F), toward=zeros(SLOTS, C * width), silent=np.zeros(F, np.int64),
-            prefixes=prefixes, level=np.searchsorted(prefixes, np.arange(F), side="right"),
+            prefixes=prefixes, weights=weights.astype(dtype),
+            level=np.searchsorted(prefixes, np.arange(F), side="right"),
             clock=np.zeros(1, np.int64), guess=zeros(1),
             k=k, k_aux=k_aux, by_batch=by_batch, dead_after=dead_after, aux_weight=aux_weight, clip=clip, align=align,
         )  # fmt: skip
