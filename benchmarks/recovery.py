@@ -102,7 +102,6 @@ def representations(X: np.ndarray) -> dict[str, Callable[[int], object]]:
     """Names, and what makes each from a seed."""
     width = default_n_features(*X.shape)
     k = default_k(X.shape[1], width)
-    usual = tuple(width // part for part in (16, 8, 4, 2, 1))
     made = {
         "its own dimensions": lambda seed: X,
         "ICA": lambda seed: ica(X, seed),
@@ -112,8 +111,8 @@ def representations(X: np.ndarray) -> dict[str, Callable[[int], object]]:
         f"fit_sae: default (F {width}, k {k})": lambda seed: trained(X, seed),
         "fit_sae: default, and one dense direction": lambda seed: with_dense(X, seed),
     }
-    changes = {
-        "prefixes from F/16": {"prefixes": usual},
+    equal = {"prefixes with equal weights": {"whole_weight": 1 / 5}} if k > 8 else {}  # as by default of few dimensions
+    changes = equal | {
         "batchtopk": {"architecture": "batchtopk"},
         "random start": {"init": "random"},
         "noise 1, pull 5": {"noise": 1.0, "align": 5.0},

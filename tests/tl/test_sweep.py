@@ -60,13 +60,13 @@ def test_scalars_defaults_and_untouched_cells(cells):
     before = set(cells.uns), set(cells.obsm)
     one = ssc.tl.sweep(cells, **SETTINGS)
     assert (set(cells.uns), set(cells.obsm)) == before
-    assert one[["architecture", "n_features", "k", "rng"]].to_numpy().tolist() == [["matryoshka", 128, 8, 0]]
+    assert one[["architecture", "n_features", "k", "rng"]].to_numpy().tolist() == [["matryoshka", 128, 17, 0]]
     assert not {"stability", "model"} & set(one)
 
 
 def test_a_default_beside_its_own_value_is_fitted_once(cells):
-    found = ssc.tl.sweep(cells, n_features=[None, 128], k=[8, None], **SETTINGS)
-    assert found[["n_features", "k"]].to_numpy().tolist() == [[128, 8]]
+    found = ssc.tl.sweep(cells, n_features=[None, 128], k=[17, None], **SETTINGS)
+    assert found[["n_features", "k"]].to_numpy().tolist() == [[128, 17]]
 
 
 @pytest.mark.parametrize("settings", [{"whiten": True}, {"validation": 0.0}, {"batch_key": "phase"}], ids=str)
