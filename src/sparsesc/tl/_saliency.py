@@ -58,7 +58,8 @@ def saliency(
         Units (or features) to explain, by name or position. ``None``: all; of features, those that are active anywhere.
     method
         ``"guided"``: guided backpropagation, as published: backward passes let only positive derivatives through each
-        activation, so that a gene counts by the ways in which it switches the unit on. ``"gradient"``: the derivative.
+        activation, so that a gene counts by the ways in which it switches the unit on: hold it against the cells in
+        which the unit is larger, not those in which it is smaller. ``"gradient"``: the derivative.
         ``"gradient_x_input"``: times the value of the gene, 0 for a gene that a cell does not express.
         ``"integrated_gradients"``: the derivative averaged over the way from a cell that expresses nothing, times the
         value (by captum); over genes these sum up to what the cell's activation is above that of such a cell.
