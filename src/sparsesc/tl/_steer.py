@@ -160,8 +160,9 @@ def steer(
     before and after it (one is lost where another is gained) and because noise in the training keeps activations
     modest. In blood cells with interferon, three features within types moved over 90 % of the control cells to
     stimulated ones, one feature less than half of them (``benchmarks/steering.md``). Take two or three features, or
-    look at the doses above 1. To steer by a single feature, fit for it: a narrow code (``n_features=64``, ``k=4``), or
-    for that alone a wide one with ``init="random"``, ``noise=0``, ``max_steps=6000``, ``patience=None``.
+    look at the doses above 1. To steer by a single feature, fit for it: a narrow code with broad features
+    (``n_features=64``, ``k=4``, ``whole_weight=0.2``), or for that alone ``noise=0``, ``max_steps=6000``,
+    ``patience=None``.
 
     When not to trust it: a cell that lands off the manifold is one that the decoder has never seen, and its genes are
     extrapolation; look at `percentile`. Decoded effects are what the model believes: a correlation in the data becomes
