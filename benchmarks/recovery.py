@@ -245,7 +245,7 @@ all types share, and it is smaller than what tells types apart. So
 - the largest principal components, which describe types, mix it with them;
 - a sparse code describes a cell by a few of many directions, each of which serves cells of few types. The shift then
   is a part of every one of them: all features together still know most of it (ridge regression on the code), no single
-  one does, with its sign or without, and neither does the number, sum or norm of the activations;
+  one does so dependably, with its sign or without, and neither does the number, sum or norm of the activations;
 - what the code leaves over does not have it either: the code has explained it;
 - a code that may use only one feature a cell takes away what tells types apart and little else. The first principal
   component of what it leaves over is the covariate, nearly as well as a ridge regression that is given the truth. Taken
