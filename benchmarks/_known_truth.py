@@ -254,10 +254,11 @@ def latents(rng: np.random.Generator, *, changed: int = 0) -> Draw:
     return Draw(adata, truth={f"z_{i}" for i in range(changed)})
 
 
-def loadings(rng: np.random.Generator, *, planted: int = 0, samples: bool = False) -> Draw:
+def loadings(rng: np.random.Generator, *, planted: int = 0, samples: bool = False, changed: int = 0) -> Draw:
     """Principal components with loadings drawn by lot; so many have larger ones in a gene set of their own.
 
-    With `samples`, saliency differs from cell to cell, and more so between samples; conditions are those of samples.
+    With `samples`, saliency differs from cell to cell, and more so between samples; conditions are those of samples,
+    and so many components have twice the saliency in one of them.
     """
     n = SAMPLES * 10
     sample = np.arange(n) % SAMPLES
@@ -280,8 +281,38 @@ def loadings(rng: np.random.Generator, *, planted: int = 0, samples: bool = Fals
         position = adata.obs_names.get_indexer(pairs["cells"])[pairs["cell"]]
         of_sample = rng.normal(size=(SAMPLES, FEATURES, FEATURES))[sample[position], pairs["unit"]]
         of_unit = rng.normal(size=(FEATURES, FEATURES))[pairs["unit"]]
-        pairs["nodes"] = (of_unit + 0.5 * of_sample + rng.normal(size=of_unit.shape)).astype(np.float32)
+        nodes = of_unit + 0.5 * of_sample + rng.normal(size=of_unit.shape)
+        nodes[(pairs["unit"] < changed) & (condition[position] == 1)] *= 2
+        pairs["nodes"] = nodes.astype(np.float32)
+        truth = {f"PC{i + 1}" for i in range(changed)}
     return Draw(adata, net, truth)
+
+
+def decoded(rng: np.random.Generator, *, planted: int = 20) -> Draw:
+    """Features that move cells along dimensions with loadings drawn by lot; so many dimensions have a gene set."""
+    names = np.array([f"G{g}" for g in range(GENES)])
+    weights = rng.standard_t(5, size=(GENES, FEATURES))
+    net = {f"random {i}": list(rng.choice(names, 20, replace=False)) for i in range(40 - planted)}
+    truth = set()
+    for i in range(planted):
+        genes = rng.choice(GENES, 20, replace=False)
+        weights[genes[:10], i] -= 3  # what goes away with the feature
+        net[f"planted {i}"] = list(names[genes])
+        truth.add((f"sae_{i}", f"planted {i}"))
+    codes = _active(np.full((200, FEATURES), -1.0), rng)
+    draw = Draw(_cells(codes, np.ones((200, GENES), np.float32), names), net, truth)
+    draw.adata.obsm["X_pca"], draw.adata.varm["PCs"] = codes.astype(np.float32), weights
+    return draw
+
+
+def strangers(rng: np.random.Generator, n: int = 60) -> Draw:
+    """Samples of which one condition has some cells of an unknown kind."""
+    draw = donors(rng, "groups")
+    of_query = draw.adata.obs["condition"] == draw.adata.obs["condition"].cat.categories[1]
+    cells = rng.choice(np.flatnonzero(of_query), n, replace=False)
+    draw.adata.obsm["X_pca"][cells] -= 0.6  # a way that no feature points
+    draw.truth = set(draw.adata.obs_names[cells])
+    return draw
 
 
 def unpaired(rng: np.random.Generator) -> Draw:

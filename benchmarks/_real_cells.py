@@ -36,6 +36,13 @@ def shuffled_cells(rng: np.random.Generator) -> Draw:
     return Draw(shuffled(real_cells(), rng))
 
 
+def five_samples(rng: np.random.Generator) -> Draw:
+    """Features of shuffled cells, in samples drawn by lot."""
+    draw = shuffled_cells(rng)
+    draw.adata.obs["sample"] = pd.Categorical(rng.integers(0, 5, draw.adata.n_obs).astype(str))
+    return draw
+
+
 def meaningless_numbers(rng: np.random.Generator) -> Draw:
     """Numbers with a long tail, features of shuffled cells."""
     adata = shuffled(real_cells(), rng)
