@@ -56,13 +56,13 @@ class TwoGroups:
         if self.sample is None:
             return blank, blank
         known = (self.group >= 0) & (self.sample >= 0)
-        found, replicate = np.unique(2 * self.sample[known] + self.group[known], return_inverse=True)
-        n_cells = np.bincount(replicate, minlength=len(found))
+        codes, replicate = np.unique(2 * self.sample[known] + self.group[known], return_inverse=True)
+        n_cells = np.bincount(replicate, minlength=len(codes))
         used = n_cells >= min_cells
         if self.paired:
-            n_groups = np.bincount(found[used] // 2, minlength=found.max(initial=0) // 2 + 1)
-            used &= n_groups[found // 2] == len(self.names)
-        sample, group = found[used] // 2, found[used] % 2
+            n_groups = np.bincount(codes[used] // 2, minlength=codes.max(initial=0) // 2 + 1)
+            used &= n_groups[codes // 2] == len(self.names)
+        sample, group = codes[used] // 2, codes[used] % 2
         if min((group == g).sum() for g in (0, 1)) < _FEWEST_SAMPLES:
             return blank, blank
         inside = (replicate[:, None] == np.flatnonzero(used)).astype(float)  # cells x replicates
