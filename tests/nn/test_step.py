@@ -104,9 +104,7 @@ def test_gradients_are_those_of_the_definition(
 ):
     monkeypatch.setattr(_workspace, "own_product", lambda d: own)  # whatever this processor would take
     with one_thread() if dtype == np.float64 else nullcontext():
-        step, start, X, seen = make_step(
-            dtype, by_batch=by_batch, prefixes=prefixes, weights=weights, dead=dead, d=d
-        )
+        step, start, X, seen = make_step(dtype, by_batch=by_batch, prefixes=prefixes, weights=weights, dead=dead, d=d)
         report = take(step)
     loss, expected = autograd(start, X, seen, by_batch=by_batch, prefixes=prefixes, weights=weights, dead=dead)
     assert report[LOSS] == pytest.approx(loss, rel=max(tolerance, 1e-9))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -31,8 +31,8 @@ def fit_crosscoder(
     *,
     use_reps: Mapping[str, str] | Sequence[str],
     architecture: str = "matryoshka",
-    n_features: int | None = None,
-    k: int | None = None,
+    n_features: int | Literal["auto"] | None = None,
+    k: int | Literal["auto"] | None = None,
     prefixes: Sequence[int] | None = None,
     whole_weight: float | None = None,
     penalty: float | None = None,

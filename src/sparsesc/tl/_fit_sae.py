@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -37,8 +37,8 @@ def fit_sae(
     *,
     use_rep: str = "X_scVI",
     architecture: str = "matryoshka",
-    n_features: int | None = None,
-    k: int | None = None,
+    n_features: int | Literal["auto"] | None = None,
+    k: int | Literal["auto"] | None = None,
     prefixes: Sequence[int] | None = None,
     whole_weight: float | None = None,
     init: str = "kmeans",
@@ -77,10 +77,11 @@ def fit_sae(
         hardly depend on `rng`). The default found labels best in our comparison: its first features have to describe
         the cells alone, so broad cell types are not split up among narrow features.
     n_features
-        Width F. Default: the power of two nearest to 3 d, at least 64 and at most a quarter of the cells.
+        Width F. Default, also ``"auto"``: the power of two nearest to 3 d, at least 64 and at most a quarter of the
+        cells.
     k
-        Active features per cell: exactly for ``"topk"``, on average for all others. Default: d / 3, between 8 and 32,
-        at most F / 4.
+        Active features per cell: exactly for ``"topk"``, on average for all others. Default, also ``"auto"``: d / 3,
+        between 8 and 32, at most F / 4.
     prefixes
         Widths of the nested dictionaries of ``"matryoshka"``, ascending. Default: F/16, F/8, F/4, F/2, F; for
         embeddings of at most 20 dimensions F/4, F/2, F.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,8 +24,8 @@ def checked_config(
     shape: tuple[int, ...],
     *,
     architecture: str,
-    n_features: int | None,
-    k: int | None,
+    n_features: int | Literal["auto"] | None,
+    k: int | Literal["auto"] | None,
     prefixes: Sequence[int] | None,
     whole_weight: float | None,
     init: str,
@@ -58,11 +58,13 @@ def checked_config(
     if n < FEWEST_CELLS or d == 0:
         msg = f"Too small to learn from: {n} cells x {d} dimensions. At least {FEWEST_CELLS} cells are needed."
         raise ValueError(msg)
-    n_features = default_n_features(n, d) if n_features is None else check_positive_int(n_features, name="n_features")
+    if n_features is None or n_features == "auto":
+        n_features = default_n_features(n, d)
+    check_positive_int(n_features, name="n_features")
     if n_features > n:
         msg = f"n_features={n_features} is more than the number of cells ({n}): use fewer features, or more cells."
         raise ValueError(msg)
-    k = default_k(d, n_features) if k is None else check_positive_int(k, name="k")
+    k = default_k(d, n_features) if k is None or k == "auto" else check_positive_int(k, name="k")
     if k > n_features:
         msg = f"k={k} active features per cell cannot come out of n_features={n_features}. Lower k or raise n_features."
         raise ValueError(msg)
