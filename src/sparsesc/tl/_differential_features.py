@@ -64,7 +64,9 @@ def differential_features(
         ``"mean"``: mean activation; ``"active"``: share of active cells; ``"both"``: each of them.
     moderate
         Draw the variance of each feature towards what is usual among features of its mean (limma's empirical Bayes
-        with a trend); with few samples this finds more. ``False``: plain t-tests of least squares.
+        with a trend); with few samples this finds more. It takes features for independent: where most go up and down
+        together over samples (r of .6), .08 of null p-values are below .05 with four samples, .06 with twelve.
+        ``False``: plain t-tests of least squares, whose level does not depend on that.
     min_cells
         A sample with fewer cells (of a group) is left out.
     min_samples
