@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from ._machine import machine
 from ._scores import scores, test_cells
@@ -43,6 +44,7 @@ DEFAULT = {
     "PCA": "matryoshka from F/16, kmeans, twice k, weight 2/3",
     "scVI": "matryoshka from F/4, kmeans, twice k",
 }
+READ = ("before the threshold", "Otsu's thresholds")
 CEILINGS = ("supervised direction", "its positive part", "supervised call")
 
 
@@ -119,6 +121,8 @@ def settings(d: int, n: int) -> Iterator[tuple[str, dict]]:
         told = [f"noise {noise:g}"] * (noise != 0.6) + [f"pull {align:g}"] * (align != 15)
         change = {"nested": 4, "noise": noise, "align": align, **twice}
         yield f"matryoshka from F/4, kmeans, twice k, {', '.join(told)}", change
+    for read in READ:
+        yield f"matryoshka from F/4, kmeans, twice k, {read}", {"nested": 4, "read": read, **twice}
     yield "matryoshka from F/4, kmeans, whitened", {"nested": 4, "whiten": True, **start}
     yield "matryoshka from F/4, kmeans, without noise", {"nested": 4, "noise": 0.0, **start}
 
@@ -148,9 +152,11 @@ def code_rows(X: np.ndarray, labels: np.ndarray, judged: np.ndarray, seeds: int,
     from sparsesc.stats import dictionary_stability
 
     rows, dictionaries = [], []
+    how = change.get("read")
+    change = {name: value for name, value in change.items() if name != "read"}
     for seed in range(seeds):
         sae, held_out = trained(X, seed, change)
-        Z = sae.encode(X)
+        Z = sae.encode(X) if how is None else read_otherwise(sae, X, how)
         alive = np.bincount(Z.indices, minlength=sae.n_features) > 0
         dictionaries.append(sae.W_dec[alive])
         rows.append({"seed": seed, **scores(Z[judged], labels[judged], rng=np.random.default_rng(seed))})
@@ -161,6 +167,25 @@ def code_rows(X: np.ndarray, labels: np.ndarray, judged: np.ndarray, seeds: int,
         for row in rows:
             row |= {"stability": found.pairs[np.triu_indices(seeds, 1)].mean(), "by chance": found.random.mean()}
     return rows
+
+
+def read_otherwise(sae: object, X: np.ndarray, how: str) -> sparse.csr_matrix:
+    """Features of a trained code without the threshold that all share.
+
+    Either every positive entry, or those above a threshold of each feature's own, which parts its positive entries into
+    two groups as well as one number can (Otsu 1979); labels have no part in it.
+    """
+    pre = np.maximum((X - sae.b_dec) @ sae.W_enc + sae.b_enc, 0)
+    if how == READ[1]:
+        for column in pre.T:
+            positive = np.sort(column[column > 0])
+            if len(positive) > 1:
+                # Between-class variance for a cut after each value, from running sums.
+                n = np.arange(1, len(positive))
+                below = np.cumsum(positive)[:-1]
+                difference = below / n - (positive.sum() - below) / (len(positive) - n)
+                column[column <= positive[np.argmax(n * (len(positive) - n) * difference**2)]] = 0
+    return sparse.csr_matrix(pre)
 
 
 def control_rows(X: np.ndarray, labels: np.ndarray, judged: np.ndarray, seeds: int) -> Iterator[dict]:
@@ -271,6 +296,14 @@ def report(table: pd.DataFrame, epochs: int) -> str:
                 row = part[(part["data"] == name) & (part["code"] == code)]
                 if len(row):
                     lines.append(f"| {name} | {code} | " + " | ".join(f"{row[c].iloc[0]:.2f}" for c in RATIOS) + " |")
+            lines += ["", "Chosen without labels, in each data set by one figure of the fits alone:", ""]
+            lines += ["| by | " + " | ".join(RATIOS) + " | how often the default |", "|---" * (len(RATIOS) + 2) + "|"]
+            figures = {"stability, less chance": part["stability"] - part["by chance"], "FVU": -part["fvu"]}
+            for told, value in figures.items():
+                taken = part.loc[value.groupby(part["data"]).idxmax()]
+                cells = [f"{taken[c].mean():.2f}" for c in RATIOS]
+                cells.append(f"{(taken['code'] == DEFAULT[embedding]).sum()} of {len(taken)}")
+                lines.append(f"| {told} | " + " | ".join(cells) + " |")
     lines += ["", "## Where a control is above the default", "", *losses(mean)]
     for (embedding, data), part in mean.groupby(["embedding", "data"], sort=False):
         lines += ["", f"## {data}, {embedding} ({part['n_labels'].iloc[0]:.0f} labels)", ""]
