@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks._machine import machine
+from benchmarks._markdown import markdown
 
 
 def report(
@@ -34,89 +35,80 @@ def report(
     ]
     main = places[(places["model"] == "penalty .05") & (places["method"] == "guided")]
     for data, part in main.groupby("data", sort=False):
-        lines += [f"## {data}: OrthogonalAE, guided backpropagation", ""]
-        lines += [
-            "| cells | seed | quality | expected set | rank | others | padj | scaled | top three sets of the unit |"
+        rows = [
+            f"{row.cells} | {row.seed} | {row.quality:.2f} | {row.term} | {row.rank} of {row.n_sets} | "
+            f"{row.others:.0f} | {row.padj:.2g} | {row.scaled:.2f} | {row.top}"
+            for row in part.sort_values(["cells", "seed"], kind="stable").itertuples()
         ]
-        lines += ["|---|---|---|---|---|---|---|---|---|"]
-        for row in part.sort_values(["cells", "seed"], kind="stable").itertuples():
-            lines.append(
-                f"| {row.cells} | {row.seed} | {row.quality:.2f} | {row.term} | {row.rank} of {row.n_sets} "
-                f"| {row.others:.0f} | {row.padj:.2g} | {row.scaled:.2f} | {row.top} |"
-            )
-        lines.append("")
-    lines += ["## Models and methods", ""]
+        head = "cells | seed | quality | expected set | rank | others | padj | scaled | top three sets of the unit"
+        lines += [f"## {data}: OrthogonalAE, guided backpropagation", *markdown(head, rows), ""]
     lines += [
-        "Over all expectations and seeds; a rank is divided by the number of sets (chance: about .5, and less where"
+        "## Models and methods",
+        "",
+        "Over all expectations and seeds; a rank is divided by the number of sets (chance: about .5, and less where",
+        "several sets were named).",
     ]
-    lines += ["several sets were named).", ""]
-    lines += ["| data | model | method | median rank | in other units | first three | padj < .05 | quality |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
-    for (data, model, method), part in places.groupby(["data", "model", "method"], sort=False):
-        lines.append(
-            f"| {data} | {model} | {method} | {(part['rank'] / part['n_sets']).median():.2f} "
-            f"| {(part['others'] / part['n_sets']).median():.2f} | {(part['rank'] <= 3).mean():.0%} "
-            f"| {(part['padj'] < 0.05).mean():.0%} | {part['quality'].median():.2f} |"
-        )
-    lines += ["", "## Orthogonality", "", "Seed 0.", ""]
-    lines += [
-        "| data | model | norm of I - W W^T | held-out NLL per cell | epochs | silent units |",
-        "|---|---|---|---|---|---|",
+    rows = [
+        f"{data} | {model} | {method} | {(part['rank'] / part['n_sets']).median():.2f} | "
+        f"{(part['others'] / part['n_sets']).median():.2f} | {(part['rank'] <= 3).mean():.0%} | "
+        f"{(part['padj'] < 0.05).mean():.0%} | {part['quality'].median():.2f}"
+        for (data, model, method), part in places.groupby(["data", "model", "method"], sort=False)
     ]
-    for (data, model), part in facts[facts["gap"].notna() & (facts["seed"] == 0)].groupby(
-        ["data", "model"], sort=False
-    ):
-        here = part[part["method"] == "guided"]
-        lines.append(
-            f"| {data} | {model} | {here['gap'].mean():.3f} | {here['held_out'].mean():.0f} "
-            f"| {here['epochs'].mean():.0f} | {here['silent'].mean():.0f} of {here['units'].mean():.0f} |"
-        )
-    lines += ["", "## Agreement of methods", ""]
+    lines += markdown("data | model | method | median rank | in other units | first three | padj < .05 | quality", rows)
+    first = facts[facts["seed"] == 0]
+    guided = first[first["method"] == "guided"]
+    rows = [
+        f"{data} | {model} | {part['gap'].mean():.3f} | {part['held_out'].mean():.0f} | {part['epochs'].mean():.0f} | "
+        f"{part['silent'].mean():.0f} of {part['units'].mean():.0f}"
+        for (data, model), part in guided[guided["gap"].notna()].groupby(["data", "model"], sort=False)
+    ]
+    head = "data | model | norm of I - W W^T | held-out NLL per cell | epochs | silent units"
+    lines += ["", "## Orthogonality", "", "Seed 0.", *markdown(head, rows)]
     lines += [
+        "",
+        "## Agreement of methods",
+        "",
         "Mean absolute saliency, medians over units, seed 0: Spearman's coefficient over genes, and the share that is",
         f"common of {n_top} leading genes. Two units of one network are beside it: methods should agree better.",
-        "",
-        "| data | method | compared with | Spearman | shared leading genes |",
-        "|---|---|---|---|---|",
     ]
-    for row in agreed.itertuples():
-        lines.append(f"| {row.data} | {row.first} | {row.second} | {row.spearman:.2f} | {row.shared:.0%} |")
-    lines += ["", "## How many sets have an impact", ""]
+    rows = [
+        f"{row.data} | {row.first} | {row.second} | {row.spearman:.2f} | {row.shared:.0%}"
+        for row in agreed.itertuples()
+    ]
+    lines += markdown("data | method | compared with | Spearman | shared leading genes", rows)
     lines += [
+        "",
+        "## How many sets have an impact",
+        "",
         f"Over the {n_units} units that vary most and all sets, guided backpropagation, seed 0. Both marks: sets of a",
         "unit with padj < .05 and scaled above .7, mean over units.",
+    ]
+    rows = [
+        f"{row['data']} | {row['model']} | {row['p<.05']:.2f} | {row['found']:.2f} | {row['both marks']:.1f}"
+        for row in guided.to_dict("records")
+    ]
+    lines += markdown("data | model | p < .05 | padj < .05 | both marks, sets a unit", rows)
+    lines += [
         "",
-        "| data | model | p < .05 | padj < .05 | both marks, sets a unit |",
-        "|---|---|---|---|---|",
+        "## Levels",
+        "",
+        "Share of p < .05 among random sets of genes, and among all real sets by what random sets have in common with",
+        "them (eight units); rank correlation of saliency and expression over genes. Guided, seed 0.",
     ]
-    for row in facts[(facts["seed"] == 0) & (facts["method"] == "guided")].to_dict("records"):
-        lines.append(
-            f"| {row['data']} | {row['model']} | {row['p<.05']:.2f} | {row['found']:.2f} | {row['both marks']:.1f} |"
-        )
-    lines += ["", "## Levels", ""]
-    lines += [
-        "Share of p < .05 among random sets of genes, and among all real sets by what random sets have in common with"
+    rows = [
+        f"{row['data']} | {row['model']} | {row['random sets']:.3f} | {row['p<.05, none']:.2f} | "
+        f"{row['p<.05, expression']:.2f} | {row['p<.05, detection']:.2f} | {row['correlation with expression']:.2f}"
+        for row in first.to_dict("records")
+        if np.isfinite(row.get("random sets", np.nan))
     ]
-    lines += ["them (eight units); rank correlation of saliency and expression over genes. Guided, seed 0.", ""]
-    lines += ["| data | model | random sets | real, none | expression | detection | correlation |"]
-    lines += ["|---|---|---|---|---|---|---|"]
-    for row in facts[facts["seed"] == 0].to_dict("records"):
-        if "random sets" in row and np.isfinite(row["random sets"]):
-            lines.append(
-                f"| {row['data']} | {row['model']} | {row['random sets']:.3f} | {row['p<.05, none']:.2f} "
-                f"| {row['p<.05, expression']:.2f} | {row['p<.05, detection']:.2f} "
-                f"| {row['correlation with expression']:.2f} |"
-            )
-    lines += ["", "## Time and size", "", "Seconds of processor.", ""]
-    lines += [
-        "| data | model | method | training | saliency | impact | stored MB |",
-        "|---|---|---|---|---|---|---|",
+    lines += markdown("data | model | random sets | real, none | expression | detection | correlation", rows)
+    rows = [
+        f"{data} | {model} | {method} | {part['train'].mean():.0f} | {part['saliency'].mean():.1f} | "
+        f"{part['impact'].mean():.0f} | {part['bytes'].mean() / 1e6:.1f}"
+        for (data, model, method), part in facts.groupby(["data", "model", "method"], sort=False)
     ]
-    for (data, model, method), part in facts.groupby(["data", "model", "method"], sort=False):
-        lines.append(
-            f"| {data} | {model} | {method} | {part['train'].mean():.0f} | {part['saliency'].mean():.1f} "
-            f"| {part['impact'].mean():.0f} | {part['bytes'].mean() / 1e6:.1f} |"
-        )
+    head = "data | model | method | training | saliency | impact | stored MB"
+    lines += ["", "## Time and size", "", "Seconds of processor.", *markdown(head, rows)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     lines += ["", f"Peak memory of the whole run: {peak:.1f} GiB.", ""]
     return "\n".join(lines)

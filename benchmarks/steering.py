@@ -23,6 +23,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ._machine import machine
+from ._markdown import markdown
+
 REFERENCE = "F 256, k 8"
 LONG = "F 256, k 8, no noise, to the end"
 DEFAULT = "defaults (F 128, k 17)"
@@ -248,10 +251,6 @@ def spread(values: pd.Series) -> str:
     return f"{values.mean():.0%} ({values.min():.0%} to {values.max():.0%})"
 
 
-def markdown(head: str, rows: list[str]) -> list[str]:
-    return ["", f"| {head} |", "|" + "---|" * (head.count("|") + 1), *(f"| {row} |" for row in rows)]
-
-
 def moves(rows: pd.DataFrame) -> list[str]:
     """One line for each fit and number of features."""
     return [
@@ -263,8 +262,6 @@ def moves(rows: pd.DataFrame) -> list[str]:
 
 
 def report(table: pd.DataFrame, command: str) -> str:
-    from benchmarks._machine import machine
-
     table = table.assign(order=table["fit"].map({name: i for i, name in enumerate(FITS)}))
     table = table.sort_values(["order", "n"], kind="stable")
     within, everywhere, strictly = (table[table["study"] == name] for name in ("within", "global", "strict"))

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from ._machine import machine
+from ._markdown import markdown
 from .defaults import DATA, scvi_latent
 from .representations import LABEL, cells
 from .steering import fit as fit_of_pca
@@ -150,33 +151,33 @@ def report(table: pd.DataFrame, scib: pd.DataFrame | None, command: str) -> str:
         "information, suppresses ten, and is judged by halves of its own, because labels do not draw them.",
     ]
     for (name, embedding), part in table.groupby(["data", "embedding"], sort=False):
-        lines += ["", f"## {name}, {'PCA-50' if embedding == 'pca' else 'scVI without batches'}", ""]
-        lines += ["| fit | rule | features | before | after | change | random | matched | means |"]
-        lines += ["|---" * 9 + "|"]
+        lines += ["", f"## {name}, {'PCA-50' if embedding == 'pca' else 'scVI without batches'}"]
+        shown = []
         for (title, rule), rows in part.groupby(["fit", "rule"], sort=False):
             score = rows.groupby(["seed", "state"])["accuracy"].mean().unstack().reindex(columns=list(STATES))
             change = score["after"] - score["before"]
             n = rows.groupby("seed")["n_suppressed"].first()
             cells_of = [f"{score[s].mean():.3f}" if score[s].notna().any() else "" for s in STATES]
             spread = f"{change.mean():+.3f} ({change.min():+.3f} to {change.max():+.3f})"
-            shown = [title, rule, f"{n.mean():.0f}", *cells_of[:2], spread, *cells_of[2:]]
-            lines.append(f"| {' | '.join(shown)} |")
+            shown.append(" | ".join([title, rule, f"{n.mean():.0f}", *cells_of[:2], spread, *cells_of[2:]]))
+        lines += markdown("fit | rule | features | before | after | change | random | matched | means", shown)
     best = table[(table["rule"] == "all that qualify") & (table["fit"] == "defaults")]
-    lines += ["", "## By batch, defaults, all that qualify", ""]
-    lines += ["| data | embedding | batch | accuracy before | after | random | macro F1 before | after | random |"]
-    lines += ["|---" * 9 + "|"]
+    lines += ["", "## By batch, defaults, all that qualify"]
+    shown = []
     for (name, embedding, batch), rows in best.groupby(["data", "embedding", "batch"], sort=False):
         mean = rows.groupby("state")[["accuracy", "macro_f1"]].mean().reindex(list(STATES[:3]))
-        shown = [f"{mean.loc[s, c]:.3f}" for c in ("accuracy", "macro_f1") for s in STATES[:3]]
-        lines.append(f"| {name} | {embedding} | {batch} | {' | '.join(shown)} |")
+        figures = [f"{mean.loc[s, c]:.3f}" for c in ("accuracy", "macro_f1") for s in STATES[:3]]
+        shown.append(" | ".join([name, embedding, batch, *figures]))
+    lines += markdown(
+        "data | embedding | batch | accuracy before | after | random | macro F1 before | after | random", shown
+    )
     if scib is not None:
-        lines += ["", "## scib-metrics: PCA-50, defaults, all that qualify, first seed", ""]
-        lines += ["| data | about | metric | " + " | ".join(s.replace("_", " ") for s in STATES) + " |"]
-        lines += ["|---" * (3 + len(STATES)) + "|"]
+        lines += ["", "## scib-metrics: PCA-50, defaults, all that qualify, first seed"]
+        shown = []
         for (name, about, metric), rows in scib.groupby(["data", "about", "metric"], sort=False):
             mean = rows.groupby("state")["value"].mean().reindex(list(STATES))
-            shown = " | ".join("" if np.isnan(v) else f"{v:.2f}" for v in mean)
-            lines.append(f"| {name} | {about} | {metric} | {shown} |")
+            shown.append(" | ".join([name, about, metric, *("" if np.isnan(v) else f"{v:.2f}" for v in mean)]))
+        lines += markdown(" | ".join(["data", "about", "metric", *(s.replace("_", " ") for s in STATES)]), shown)
     return "\n".join([*lines, ""]) + TEXT
 
 
