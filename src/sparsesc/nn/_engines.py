@@ -156,6 +156,8 @@ class TorchEngine:
 
         self.arch, self.config = arch, config
         self._dead_after = dead_after
+        widths = config.prefixes or (config.n_features,)
+        self._prefixes = list(zip(widths, config.prefix_weights().tolist(), strict=True))
         self._cells = torch.from_numpy(X).to(device)
         self._noise = torch.Generator(device).manual_seed(torch_seed(rng))
         self.p = {name: torch.tensor(value, device=device, requires_grad=True) for name, value in parameters.items()}
@@ -178,9 +180,9 @@ class TorchEngine:
 
         # Reconstruction by each of the nested prefixes of the dictionary (one, the whole, but for matryoshka).
         loss = x.new_zeros(())
-        for width, weight in zip(config.prefixes or (config.n_features,), config.prefix_weights(), strict=True):
+        for width, weight in self._prefixes:
             x_hat = code.active[:, :width] @ D[:width] + p["b_dec"]
-            loss = loss + float(weight) * (x_hat - x).square().mean()
+            loss = loss + weight * (x_hat - x).square().mean()
         error = (x_hat - x).detach()
 
         # AuxK (Gao et al. 2024, A.2): dead features reconstruct what is left over.
