@@ -11,7 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 import sparsesc as ssc
-from sparsesc._slots import feature_table
+from sparsesc.door._slots import feature_table
 
 CELLS, GENES, FEATURES, LABELS, SAMPLES = 1200, 500, 40, 5, 12
 

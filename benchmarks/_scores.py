@@ -16,8 +16,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from sparsesc.stats._duplicates import distinct_columns
-from sparsesc.stats._representation import RepresentationScores
+from sparsesc.stats.features._duplicates import distinct_columns
+from sparsesc.stats.groups._representation import RepresentationScores
 
 
 def test_cells(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

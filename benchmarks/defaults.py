@@ -190,7 +190,7 @@ def read_otherwise(sae: object, X: np.ndarray, how: str) -> sparse.csr_matrix:
 
 def control_rows(X: np.ndarray, labels: np.ndarray, judged: np.ndarray, seeds: int) -> Iterator[dict]:
     """Scores of what a code has to beat, and of what it cannot: directions and calls made with the labels."""
-    from sparsesc.tl._controls import control_representations
+    from sparsesc.tl.labels._controls import control_representations
 
     names = {"ica": "ICA", "nmf": "NMF of the embedding", "random_sae": "untrained code"}
     for seed in range(seeds):

@@ -173,7 +173,7 @@ class AutoencoderFit(Fit):
         import torch
         from torch import nn
 
-        from sparsesc.models._dgd_module import EXPRESSION, Cells, DGDModule
+        from sparsesc.models.dgd._module import EXPRESSION, Cells, DGDModule
 
         self.layer, self.name, self.cells = layer, EXPRESSION, Cells
         X = adata.layers[layer]
@@ -277,7 +277,7 @@ def start(adata: Any, n_clusters: int, seed: int) -> np.ndarray:
     """The clusters of principal components from which the training of DGD begins."""
     from sklearn.cluster import KMeans
 
-    from sparsesc.models._dgd_start import principal_start
+    from sparsesc.models.dgd._start import principal_start
 
     Z = principal_start({"": adata.layers["thin_train"]}, {"": "nb"}, N_LATENT, np.random.default_rng(seed))
     return KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(Z)

@@ -29,7 +29,7 @@ from benchmarks._keep import Kept
 from benchmarks._machine import machine
 from sparsesc.nn._config import default_k, default_n_features
 from sparsesc.stats import recovery
-from sparsesc.tl._controls import random_code
+from sparsesc.tl.labels._controls import random_code
 
 SIMULATIONS: dict[str, tuple[int, dict]] = {  # how many, and what they are
     "large": (3, {"kind": "large"}),

@@ -152,7 +152,7 @@ def score(adata: Any, reference: np.ndarray, **options: Any) -> dict[str, float]
 
 def harder(adata: Any, reference: np.ndarray) -> dict[str, float]:
     """Of the cells that were just steered: neighbours of the scored donors alone, types kept, genes against truth."""
-    from sparsesc.stats._manifold import Manifold
+    from sparsesc.stats.features._manifold import Manifold
 
     stimulated = (adata.obs["condition"] == "stim").to_numpy()
     kind = pd.Categorical(adata.obs["cell_type"].astype(str)).codes

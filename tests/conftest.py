@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,3 +96,17 @@ def pbmc68k(_pbmc68k):
 def pbmc68k_code(_pbmc68k):
     """The same cells with an untrained code under ``"sae"`` (64 features, 8 active)."""
     return write_random_sae(_pbmc68k.copy())
+
+
+@pytest.fixture
+def counts():
+    """Thirty cells x twenty genes of counts with many ties; the last cell is empty."""
+    rng = np.random.default_rng(0)
+    X = rng.poisson(rng.gamma(1.0, 1.0, size=20), size=(30, 20)).astype(np.float32)
+    X[-1] = 0
+    X[:, -1] = 0
+    return ad.AnnData(
+        sparse.csr_matrix(X),
+        obs=pd.DataFrame(index=[f"cell_{i}" for i in range(30)]),
+        var=pd.DataFrame({"gene_ids": [f"ENSG{i:011}" for i in range(20)]}, index=[f"G{i}" for i in range(20)]),
+    )

@@ -107,7 +107,7 @@ def test_best_dimension_is_scored_on_the_cells_the_features_are_scored_on(pbmc68
     # the feature's AUROC on these very cells, computed another way
     from sklearn.metrics import roc_auc_score
 
-    from sparsesc.stats._holdout import stratified_holdout
+    from sparsesc.stats.core._holdout import stratified_holdout
 
     column = pbmc68k_code.obs["bulk_labels"]
     held = stratified_holdout([column.cat.codes.to_numpy()], _demo.HOLDOUT, np.random.default_rng(3))

@@ -175,7 +175,8 @@ def test_public_methods_of_classes_are_documented_and_typed(name):
 def test_one_public_function_a_private_module(name):
     part, function = name.split(".")
     module = FUNCTIONS[name].__module__
-    assert module == f"sparsesc.{part}._{function}" or deviates(name, "module")
+    assert module.startswith((f"sparsesc.{part}.", "sparsesc.studies.")) or deviates(name, "module")
+    assert module.endswith(f"._{function}") or deviates(name, "module")
     others = [other for other, obj in ADATA_FUNCTIONS.items() if obj.__module__ == module and other != name]
     assert others == [] or deviates(name, "module")
 
@@ -191,7 +192,7 @@ def test_exports_are_real(part):
 
 def test_every_folder_is_a_part_of_the_package():
     folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert folders <= set(PARTS)
+    assert folders <= set(PARTS) | {"door", "studies"}  # these two are reached through the others
 
 
 def test_every_deviation_names_a_function_and_a_reason():

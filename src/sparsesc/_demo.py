@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from . import datasets, get, tl
-from ._keys import DEFAULT_KEY, LABELS, METRICS, PARAMS
 from ._random import as_generator
-from ._validation import get_feature_table, get_rep, get_sae_slot
-from .stats._holdout import stratified_holdout
+from .door._checks import get_feature_table, get_rep, get_sae_slot
+from .door._keys import DEFAULT_KEY, LABELS, METRICS, PARAMS
+from .stats.core._holdout import stratified_holdout
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from sparsesc.nn import SparseAutoencoder
-from sparsesc.nn._crosscoder import (
-    best_passes,
-    block_fvu,
-    complete,
-    contributions,
-    decoder_shares,
-    gains,
-)
+from sparsesc.nn._crosscoder import best_passes, block_fvu, complete, contributions, decoder_shares, gains
 from sparsesc.nn._metrics import fraction_unexplained
 
 COLUMNS = [slice(0, 4), slice(4, 7)]

@@ -6,7 +6,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 import sparsesc as ssc
-from sparsesc.stats._representation import METRICS
+from sparsesc.stats.groups._representation import METRICS
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparsesc import _logging
-from sparsesc._validation import listing
+from sparsesc._values import listing
 
 _FILES = {
     "hallmark": "genesets/h.all.v7.5.1.symbols.gmt",

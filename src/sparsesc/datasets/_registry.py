@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsesc._validation import listing
+from sparsesc._values import listing
 
 ENV_VAR = "SPARSESC_DATA_DIR"
 

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from sparsesc import _logging
 from sparsesc._random import RNGLike, SeedLike, as_generator, describe
-from sparsesc._validation import check_choice, check_positive_int, listing
+from sparsesc._values import check_choice, check_positive_int, listing
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from sparsesc._logging import warning
-from sparsesc._validation import check_adata, get_expression, get_rep, listing
+from sparsesc._values import listing
+from sparsesc.door._checks import check_adata, get_expression, get_rep
 
 from ._base import Decoder
 from ._function import FunctionDecoder

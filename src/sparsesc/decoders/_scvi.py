@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sparsesc._validation import listing
+from sparsesc._values import listing
 
 from ._base import check_latent
 from ._torch import evaluating, run, run_jvp

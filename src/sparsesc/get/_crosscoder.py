@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from sparsesc import _keys
-from sparsesc import _validation as check
+from sparsesc._values import check_choice
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,7 +43,7 @@ def crosscoder(
     ValueError
         If `table` is none of these names.
     """
-    check.check_choice(table, _keys.CROSSCODER_TABLES, name="table")
+    check_choice(table, _keys.CROSSCODER_TABLES, name="table")
     slot = check.get_sae_slot(adata, key)
     if _keys.CROSSCODER not in slot:
         msg = (

@@ -3,7 +3,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
-from sparsesc._validation import get_codes, get_feature_table
+from sparsesc.door._checks import get_codes, get_feature_table
 
 if TYPE_CHECKING:
     from anndata import AnnData

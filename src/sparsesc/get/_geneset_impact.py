@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from sparsesc import _keys
-from sparsesc import _validation as check
-from sparsesc._saliency_slots import read_saliency, saliency_table, unit_names
+from sparsesc._values import check_choice
+from sparsesc.door import _keys
+from sparsesc.door._saliency_slots import read_saliency, saliency_table, unit_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ def geneset_impact(
     ValueError
         If `table` is none of these names.
     """
-    check.check_choice(table, _TABLES, name="table")
+    check_choice(table, _TABLES, name="table")
     found = saliency_table(adata, key, _TABLES[table])
     if unit is None:
         return found

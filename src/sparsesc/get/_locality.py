@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sparsesc import _keys
+from sparsesc.door import _keys
 
 from ._tables import rows_of
 

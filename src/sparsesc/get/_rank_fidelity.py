@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sparsesc import _keys
+from sparsesc.door import _keys
 
 from ._study import read_study
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsesc import _keys
-from sparsesc._validation import get_sae_slot
+from sparsesc.door import _keys
+from sparsesc.door._checks import get_sae_slot
 
 if TYPE_CHECKING:
     from anndata import AnnData

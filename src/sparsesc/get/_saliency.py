@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sparsesc import _keys
-from sparsesc._saliency_slots import read_saliency, saliency_table, unit_names
+from sparsesc.door import _keys
+from sparsesc.door._saliency_slots import read_saliency, saliency_table, unit_names
 
 if TYPE_CHECKING:
     from anndata import AnnData

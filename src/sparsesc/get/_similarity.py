@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from sparsesc import _keys
-from sparsesc import _validation as check
+from sparsesc._values import check_choice
+from sparsesc.door import _keys
 
 from ._tables import rows_of
 
@@ -48,6 +48,6 @@ def similarity(
     ValueError
         If `table` is none of these names.
     """
-    check.check_choice(table, _TABLES, name="table")
+    check_choice(table, _TABLES, name="table")
     columns = ("feature", "neighbor") if table == "same_label" else ("feature",)
     return rows_of(adata, _TABLES[table], feature, key, columns=columns)

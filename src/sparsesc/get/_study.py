@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sparsesc import _validation as check
+from sparsesc._values import check_choice
+from sparsesc.door import _checks as check
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,7 +25,7 @@ def read_study(adata: AnnData, table: str, key: str, tables: Sequence[str], *, w
         If there is no such table.
     """
     check.check_adata(adata)
-    check.check_choice(table, tables, name="table")
+    check_choice(table, tables, name="table")
     entry = adata.uns.get(key)
     if not isinstance(entry, Mapping) or table not in entry:
         msg = f"Did not find {what} in adata.uns[{key!r}]. Run {writer} first."

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from sparsesc import _keys
-from sparsesc import _validation as check
+from sparsesc._values import check_choice, listing
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,7 +40,7 @@ def suppression(
     ValueError
         If `table` is none of these names.
     """
-    check.check_choice(table, _keys.SUPPRESSION_TABLES, name="table")
+    check_choice(table, _keys.SUPPRESSION_TABLES, name="table")
     slot = check.get_sae_slot(adata, key)
     if _keys.SUPPRESSION not in slot:
         msg = f"Did not find adata.uns[{key!r}][{_keys.SUPPRESSION!r}]. Run ssc.tl.suppress_features first."
@@ -48,7 +49,7 @@ def suppression(
     if table not in tables:
         needs = "scib=True" if table == "scib" else "batch_key and bio_keys"
         msg = (
-            f"The suppression has no table {table!r} (only {check.listing(n for n in tables if n != _keys.PARAMS)}). "
+            f"The suppression has no table {table!r} (only {listing(n for n in tables if n != _keys.PARAMS)}). "
             f"Run ssc.tl.suppress_features with {needs}."
         )
         raise KeyError(msg)

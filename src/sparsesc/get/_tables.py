@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from sparsesc import _keys
-from sparsesc import _validation as check
+from sparsesc._values import check_choice
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -103,7 +104,7 @@ def association(
     ValueError
         If `table` is none of these names.
     """
-    check.check_choice(table, _ASSOCIATION_TABLES, name="table")
+    check_choice(table, _ASSOCIATION_TABLES, name="table")
     return rows_of(adata, _ASSOCIATION_TABLES[table], feature, key)
 
 

@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._dgd import DGD
-    from ._orthogonal_ae import OrthogonalAE
+    from .dgd._dgd import DGD
+    from .orthogonal_ae._orthogonal_ae import OrthogonalAE
 
 # Imported at first use: each model needs scvi-tools, which takes seconds to load.
-_MODULES = {"DGD": "_dgd", "OrthogonalAE": "_orthogonal_ae"}
+_MODULES = {"DGD": "dgd._dgd", "OrthogonalAE": "orthogonal_ae._orthogonal_ae"}
 
 __all__ = ["DGD", "OrthogonalAE"]
 

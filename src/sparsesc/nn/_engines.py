@@ -14,8 +14,8 @@ from sparsesc._random import torch_seed
 
 from ._noise import NoisePool
 from .architectures import Architecture
-from .kernels._drive import ACTIVE, ALL, BETAS, EPSILON, ERROR, FETCH, REST
 from .kernels._processor import half_product
+from .kernels._step import ACTIVE, ALL, BETAS, EPSILON, ERROR, FETCH, REST
 from .kernels._workspace import SparseStep
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from sparsesc._random import apart
 
 from ._config import TrainConfig
 from ._engines import make_engine
-from ._fill import fill_dead
-from ._initialise import initial_parameters
+from ._initialize import initial_parameters
 from ._metrics import fraction_unexplained
+from ._resample import fill_dead
 from ._sae import SparseAutoencoder
 from ._scaling import Scaler, fit_scaler
 from .architectures import ARCHITECTURES

@@ -10,8 +10,9 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import blended_transform_factory
 
-from sparsesc import _keys
-from sparsesc import _validation as check
+from sparsesc._values import as_list, check_choice, check_positive_int, listing
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 
 from . import _style, _utils
 
@@ -104,8 +105,8 @@ def association(
     features some match by chance. Compare with a random code of the same size, or with labels of cells that were not
     used to choose.
     """
-    check.check_choice(value, _VALUES, name="value")
-    n_features = check.check_positive_int(n_features, name="n_features")
+    check_choice(value, _VALUES, name="value")
+    n_features = check_positive_int(n_features, name="n_features")
     table = check.get_table(adata, key, _keys.ASSOCIATION)
     keys = _keys_shown(table, obs_key)
     wide = wide_table(adata, table, keys, value)
@@ -180,11 +181,11 @@ def _keys_shown(table: pd.DataFrame, obs_key: str | Sequence[str] | None) -> lis
     tested = list(dict.fromkeys(table["key"].astype(str)))
     if obs_key is None:
         return tested
-    keys = check.as_list(obs_key)
+    keys = as_list(obs_key)
     missing = [k for k in keys if k not in tested]
     if missing:
         msg = (
-            f"No associations with obs[{missing[0]!r}]; tested: {check.listing(tested)}. "
+            f"No associations with obs[{missing[0]!r}]; tested: {listing(tested)}. "
             f"Run ssc.tl.feature_association(adata, {missing[0]!r}) first."
         )
         raise KeyError(msg)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
-from sparsesc import _validation as check
 from sparsesc import get
+from sparsesc.door import _checks as check
 
 from . import _style, _utils
 

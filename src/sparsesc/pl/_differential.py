@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.patheffects import withStroke
 
-from sparsesc import _keys
-from sparsesc import _validation as check
+from sparsesc._values import check_choice, check_positive_int
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 
 from . import _style, _utils
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
-    from sparsesc.tl._pseudobulk import Pseudobulk
+    from sparsesc.door._pseudobulk import Pseudobulk
 
     from ._utils import Drawn, Save
 
@@ -103,9 +104,9 @@ def differential(
     """
     if kind is None:
         kind = "volcano" if features is None else "samples"
-    check.check_choice(kind, ("volcano", "samples"), name="kind")
-    check.check_choice(value, _VALUES, name="value")
-    ncols = check.check_positive_int(ncols, name="ncols")
+    check_choice(kind, ("volcano", "samples"), name="kind")
+    check_choice(value, _VALUES, name="value")
+    ncols = check_positive_int(ncols, name="ncols")
     table = check.get_table(adata, key, _keys.DIFFERENTIAL)
     for column in ("feature", "group", "measure", "condition"):
         table[column] = table[column].astype(str)
@@ -114,13 +115,13 @@ def differential(
         _utils.check_tested(table, names, "tests")
     measured = [m for m in _MEASURES if m in set(table["measure"])]
     shown_measure: str = measure or measured[0]
-    check.check_choice(shown_measure, measured, name="measure")
+    check_choice(shown_measure, measured, name="measure")
     table = table[table["measure"] == shown_measure]
     if group is not None:
-        check.check_choice(group, table["group"].unique(), name="group")
+        check_choice(group, table["group"].unique(), name="group")
         table = table[table["group"] == group]
     if condition is not None:
-        check.check_choice(condition, table["condition"].unique(), name="condition")
+        check_choice(condition, table["condition"].unique(), name="condition")
         table = table[table["condition"] == condition]
     if names is not None:
         table = table[table["feature"].isin(names)]
@@ -201,7 +202,7 @@ def _label(ax: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:
 
 def _pseudobulk(adata: AnnData | MuData, key: str) -> Pseudobulk:
     """The samples that were tested, as they are now."""
-    from sparsesc.tl._pseudobulk import pseudobulk
+    from sparsesc.door._pseudobulk import pseudobulk
 
     asked = check.get_sae_slot(adata, key)[_keys.PARAMS]["differential_features"]
     bulk = pseudobulk(

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from sparsesc import _keys, get
-from sparsesc import _validation as check
+from sparsesc import get
+from sparsesc._values import check_choice, check_positive_int
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 
 from . import _style, _utils
 
@@ -81,8 +83,8 @@ def drift(
     -----
     The axis of shares is stretched towards its ends such that equal distances are equally certain.
     """
-    check.check_choice(kind, ("features", "cells"), name="kind")
-    n_features = check.check_positive_int(n_features, name="n_features")
+    check_choice(kind, ("features", "cells"), name="kind")
+    n_features = check_positive_int(n_features, name="n_features")
     table = get.drift(adata, features, key)
     slot = check.get_sae_slot(adata, key)
     scale = _utils.text_scale()

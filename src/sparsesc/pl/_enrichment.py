@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.lines import Line2D
 
-from sparsesc import _keys
-from sparsesc import _validation as check
+from sparsesc._values import check_positive_int
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 
 from . import _style, _utils
 
@@ -91,7 +92,7 @@ def enrichment(
     each feature only (``n_top=None`` keeps all). Overlapping gene sets light up together; several dots in a column
     are not several findings.
     """
-    n_terms = check.check_positive_int(n_terms, name="n_terms")
+    n_terms = check_positive_int(n_terms, name="n_terms")
     if not max_log10 > 0:
         msg = f"max_log10 must be positive, found {max_log10!r}."
         raise ValueError(msg)

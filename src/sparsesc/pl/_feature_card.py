@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import PercentFormatter
 
-from sparsesc import _keys, _logging
-from sparsesc import _validation as check
+from sparsesc import _logging
+from sparsesc._values import check_positive_int
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 
 from . import _style, _utils
 from ._enrichment import best_first, top_terms
@@ -94,9 +96,9 @@ def feature_card(
     the active cells only, whiskers their 5th and 95th percentiles.
     """
     name = check.feature_names(adata, [feature], key)[0]
-    n_groups = check.check_positive_int(n_groups, name="n_groups")
-    n_genes = check.check_positive_int(n_genes, name="n_genes")
-    n_terms = check.check_positive_int(n_terms, name="n_terms")
+    n_groups = check_positive_int(n_groups, name="n_groups")
+    n_genes = check_positive_int(n_genes, name="n_genes")
+    n_terms = check_positive_int(n_terms, name="n_terms")
     table = check.get_feature_table(adata, key)
     table.index = table.index.astype(str)
     values = check.get_codes(adata, key)[:, [table.index.get_loc(name)]].toarray().ravel()

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from sparsesc import _validation as check
+from sparsesc._values import check_positive_int
+from sparsesc.door import _checks as check
 
 from . import _style, _utils
 
@@ -68,7 +69,7 @@ def feature_density(
     Features at the right, active in most cells, carry what cells share rather than what sets them apart; features at
     the left rest on a handful of cells. Neither end says whether a feature is meaningful.
     """
-    bins = check.check_positive_int(bins, name="bins")
+    bins = check_positive_int(bins, name="bins")
     table = check.get_feature_table(adata, key)
     density = table["density"].to_numpy(float)
     strength = table["mean_active"].to_numpy(float)

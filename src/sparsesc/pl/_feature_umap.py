@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import Colormap, Normalize
 
-from sparsesc import _validation as check
+from sparsesc._values import check_positive_int, listing
+from sparsesc.door import _checks as check
 
 from . import _style, _utils
 
@@ -106,7 +107,7 @@ def feature_umap(
     names = check.feature_names(adata, features, key)
     codes = check.get_codes(adata, key)
     coords, axis_names = coordinates(adata, basis, dimensions)
-    ncols = check.check_positive_int(ncols, name="ncols")
+    ncols = check_positive_int(ncols, name="ncols")
     bounds = _bounds(vmax, len(names))
     table = check.get_feature_table(adata, key)
     titles = _titles(title, list(_style.feature_titles(table, names).values()))
@@ -204,7 +205,7 @@ def coordinates(
     slot = basis if basis in adata.obsm else f"X_{basis}"
     if slot not in adata.obsm:
         msg = (
-            f"Did not find adata.obsm[{basis!r}]. Available: {check.listing(adata.obsm.keys())}. "
+            f"Did not find adata.obsm[{basis!r}]. Available: {listing(adata.obsm.keys())}. "
             "Run sc.tl.umap first, or name another basis."
         )
         raise KeyError(msg)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from sparsesc import _keys
-from sparsesc import _validation as check
+from sparsesc._values import check_choice, check_positive_int
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 
 from . import _style, _utils
 from ._ranked import draw_ranked
@@ -85,9 +86,9 @@ def genes(
     Scores of features that are active in more cells are larger at the same effect: compare genes within a panel, not
     between panels; `value="logfc"` is comparable.
     """
-    check.check_choice(value, _VALUES, name="value")
-    n_genes = check.check_positive_int(n_genes, name="n_genes")
-    ncols = check.check_positive_int(ncols, name="ncols")
+    check_choice(value, _VALUES, name="value")
+    n_genes = check_positive_int(n_genes, name="n_genes")
+    ncols = check_positive_int(ncols, name="ncols")
     table = check.get_table(adata, key, _keys.GENES)
     table["feature"] = table["feature"].astype(str)
     names = strongest(table, _CHOSEN) if features is None else check.feature_names(adata, features, key)

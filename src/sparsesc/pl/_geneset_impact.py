@@ -9,7 +9,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from sparsesc import _validation as check
+from sparsesc._values import as_list, check_choice, check_positive_int, listing
 from sparsesc.get import geneset_impact as read
 
 from . import _style, _utils
@@ -98,9 +98,9 @@ def geneset_impact(
     -----
     Every row of scaled values has a 1 by construction, whether the set matters or not. Trust what has both marks.
     """
-    check.check_choice(value, _VALUES, name="value")
-    n_terms = check.check_positive_int(n_terms, name="n_terms")
-    n_units = check.check_positive_int(n_units, name="n_units")
+    check_choice(value, _VALUES, name="value")
+    n_terms = check_positive_int(n_terms, name="n_terms")
+    n_units = check_positive_int(n_units, name="n_units")
     table = read(adata, units, key=key)
     table[["unit", "term"]] = table[["unit", "term"]].astype(str)
     if table.empty:
@@ -149,12 +149,10 @@ def _terms(table: pd.DataFrame, terms: str | Sequence[str] | None, n: int) -> li
     if terms is None:
         best = table.sort_values(["padj", "score"], ascending=[True, False], kind="stable")
         return list(dict.fromkeys(best["term"]))[:n]
-    names = check.as_list(terms)
+    names = as_list(terms)
     missing = [name for name in names if name not in set(table["term"])]
     if missing:
-        msg = (
-            f"Did not find the gene sets {check.listing(missing)}. Tested were {check.listing(table['term'].unique())}."
-        )
+        msg = f"Did not find the gene sets {listing(missing)}. Tested were {listing(table['term'].unique())}."
         raise KeyError(msg)
     return names
 

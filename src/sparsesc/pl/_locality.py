@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from sparsesc import _keys
-from sparsesc import _validation as check
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 
 from . import _style, _utils
 

@@ -9,9 +9,9 @@ from matplotlib import colors
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sparsesc import _validation as check
-from sparsesc.stats._representation import METRICS
-from sparsesc.tl._compare_representations import COLUMNS
+from sparsesc._values import as_list, check_positive_int, listing
+from sparsesc.stats.groups._representation import METRICS
+from sparsesc.tl.labels._compare_representations import COLUMNS
 
 from . import _style, _utils
 
@@ -92,13 +92,13 @@ def representations(
     :func:`sparsesc.tl.compare_representations` say nothing.
     """
     if not isinstance(table, pd.DataFrame) or not set(COLUMNS) <= set(table.columns):
-        found = check.listing(table.columns) if isinstance(table, pd.DataFrame) else type(table).__name__
+        found = listing(table.columns) if isinstance(table, pd.DataFrame) else type(table).__name__
         msg = f"table must be what ssc.tl.compare_representations returns, found {found}."
         raise TypeError(msg)
     shown = _asked(table, "metric", [m for m in _SHOWN if m in set(table["metric"])] if metrics is None else metrics)
     keys = _asked(table, "label_key", label_key)
     names = _asked(table, "representation", None)
-    ncols = check.check_positive_int(ncols, name="ncols")
+    ncols = check_positive_int(ncols, name="ncols")
 
     scale = _utils.text_scale()
     height = 0.75 + 0.24 * len(names) * max(1.0, 0.55 * len(keys))
@@ -121,10 +121,10 @@ def _asked(table: pd.DataFrame, column: str, asked: str | Sequence[str] | None) 
         known = [str(c) for c in values.cat.categories if str(c) in set(known)]
     if asked is None:
         return known
-    wanted = check.as_list(asked)
+    wanted = as_list(asked)
     missing = [name for name in wanted if name not in known]
     if missing or not wanted:
-        msg = f"The table has no {column} {check.listing(missing)}. It has {check.listing(known)}."
+        msg = f"The table has no {column} {listing(missing)}. It has {listing(known)}."
         raise KeyError(msg)
     return wanted
 

@@ -8,9 +8,10 @@ import pandas as pd
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.patches import Rectangle
 
-from sparsesc import _keys
-from sparsesc import _validation as check
-from sparsesc.tl._feature_similarity import similarity_among
+from sparsesc._values import check_positive_int, listing
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
+from sparsesc.tl.labels._feature_similarity import similarity_among
 
 from . import _style, _utils
 
@@ -85,7 +86,7 @@ def similarity(
     -----
     The most similar pairs of many features look alike by choice: the plot shows what is redundant, not how much.
     """
-    n_features = check.check_positive_int(n_features, name="n_features")
+    n_features = check_positive_int(n_features, name="n_features")
     if not vmax > 0:
         msg = f"vmax must be positive, found {vmax!r}."
         raise ValueError(msg)
@@ -97,7 +98,7 @@ def similarity(
     else:
         names = check.feature_names(adata, features, key)
     if len(names) < 2:
-        msg = f"A heat map of similarities needs at least two features, found {check.listing(names)}."
+        msg = f"A heat map of similarities needs at least two features, found {listing(names)}."
         raise ValueError(msg)
     metric = str(check.get_sae_slot(adata, key)[_keys.PARAMS]["feature_similarity"]["metric"])
     values = _values(adata, key, metric, table.index.astype(str).get_indexer(names))

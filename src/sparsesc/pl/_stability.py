@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from sparsesc import _keys
-from sparsesc import _validation as check
+from sparsesc._values import check_positive_int
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 
 from . import _style, _utils
 
@@ -67,7 +68,7 @@ def stability(
     Features among the grey ones, or left of the dotted line (random directions that have the shape of the dictionary),
     are no more alike in two fits than directions that no cell determined.
     """
-    bins = check.check_positive_int(bins, name="bins")
+    bins = check_positive_int(bins, name="bins")
     slot = check.get_sae_slot(adata, key)
     if _keys.STABILITY not in slot:
         msg = f"Did not find adata.uns[{key!r}][{_keys.STABILITY!r}]. Run ssc.tl.stability first."

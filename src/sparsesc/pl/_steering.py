@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sparsesc import _keys
-from sparsesc import _validation as check
-from sparsesc.stats._manifold import Manifold
+from sparsesc._values import check_positive_int
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
+from sparsesc.stats.features._manifold import Manifold
 
 from . import _style, _utils
 from ._feature_umap import coordinates
@@ -89,7 +90,7 @@ def steering(
     where cells go, not how far. Bands are the range of the random draws. The band behind the genes is twice the
     standard deviation of the effects of the random controls.
     """
-    n_genes = check.check_positive_int(n_genes, name="n_genes")
+    n_genes = check_positive_int(n_genes, name="n_genes")
     found = _result(adata, key)
     params, doses = found["params"], pd.DataFrame(found["doses"])
     place = None if basis is None else coordinates(adata, basis)

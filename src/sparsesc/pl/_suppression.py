@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from sparsesc import _keys
-from sparsesc import _validation as check
+from sparsesc._values import check_choice, check_positive_int, listing
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 from sparsesc.get import suppression as tables_of
 
 from . import _style, _utils
@@ -95,9 +96,9 @@ def suppression(
     Suppressed features lie above the line, where they know a larger share of the batch than of biology (times `spare`).
     In the other panels, look first at the dots: they are what taking out as many other features does.
     """
-    check.check_choice(metric, _METRICS, name="metric")
+    check_choice(metric, _METRICS, name="metric")
     if n_named:
-        check.check_positive_int(n_named, name="n_named")
+        check_positive_int(n_named, name="n_named")
     features = tables_of(adata, "features", key)
     if "information" not in features:
         msg = "Features were suppressed by name, without batches: there is nothing to compare. Give batch_key as well."
@@ -138,7 +139,7 @@ def suppression(
 def _of_label(table: pd.DataFrame, label_key: str | None) -> pd.DataFrame:
     known = list(dict.fromkeys(table["label_key"].astype(str)))
     if label_key is not None and label_key not in known:
-        msg = f"No label {label_key!r} was handed over. There are {check.listing(known)}."
+        msg = f"No label {label_key!r} was handed over. There are {listing(known)}."
         raise KeyError(msg)
     return table[table["label_key"].astype(str) == (known[0] if label_key is None else label_key)]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from sparsesc import _validation as check
+from sparsesc._values import as_list, check_positive_int, listing
 
 from . import _style, _utils
 
@@ -87,12 +87,12 @@ def sweep(
     if metrics is None:
         names = [name for name in ("fvu", "dead_fraction", "stability") if name in table]
     else:
-        names = check.as_list(metrics)
+        names = as_list(metrics)
     missing = [name for name in (*_NEEDED, *names) if name not in table]
     if missing or not names or table.empty:
-        msg = f"The table has no {check.listing(missing or list(_TITLES))}. Columns: {check.listing(list(table))}."
+        msg = f"The table has no {listing(missing or list(_TITLES))}. Columns: {listing(list(table))}."
         raise KeyError(msg)
-    ncols = check.check_positive_int(ncols, name="ncols")
+    ncols = check_positive_int(ncols, name="ncols")
     fig, axes = _utils.panels(len(names), ncols, _utils.panel_size((3.4, 2.8)), ax)
     kinds = list(table.groupby(["architecture", "n_features"], sort=True, observed=True))
     for name, axis in zip(names, axes, strict=True):

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from sparsesc import _keys
-from sparsesc import _validation as check
+from sparsesc._values import as_list, check_choice, check_positive_int
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
 
 from . import _style, _utils
 
@@ -82,10 +83,10 @@ def training(
     training has converged, not whether features mean anything: a code of random directions also explains variance.
     """
     table = check.get_table(adata, key, _keys.HISTORY)
-    names = list(_TITLES)[:4] if metrics is None else check.as_list(metrics)
+    names = list(_TITLES)[:4] if metrics is None else as_list(metrics)
     for name in names:
-        check.check_choice(name, _TITLES, name="metric")
-    ncols = check.check_positive_int(ncols, name="ncols")
+        check_choice(name, _TITLES, name="metric")
+    ncols = check_positive_int(ncols, name="ncols")
     params = check.get_sae_slot(adata, key)[_keys.PARAMS]
 
     fig, axes = _utils.panels(len(names), ncols, _utils.panel_size((3.2, 2.6)), ax)

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from sparsesc import _logging
-from sparsesc._validation import listing
+from sparsesc._values import listing
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ._cell_sentences import cell_sentences
-from ._fit_sentence_line import fit_sentence_line
-from ._pool_gene_embeddings import pool_gene_embeddings
-from ._rank_value_encode import rank_value_encode
-from ._ranked_genes import ranked_genes
-from ._sentence_line import SentenceLine
-from ._sentences_to_expression import sentences_to_expression
+from sparsesc.studies.ranks._cell_sentences import cell_sentences
+from sparsesc.studies.ranks._fit_sentence_line import fit_sentence_line
+from sparsesc.studies.ranks._pool_gene_embeddings import pool_gene_embeddings
+from sparsesc.studies.ranks._rank_value_encode import rank_value_encode
+from sparsesc.studies.ranks._ranked_genes import ranked_genes
+from sparsesc.studies.ranks._sentence_line import SentenceLine
+from sparsesc.studies.ranks._sentences_to_expression import sentences_to_expression
+
 from ._thin_counts import thin_counts
 
 __all__ = [

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from sparsesc import _keys, _logging
-from sparsesc import _validation as check
+from sparsesc import _logging
 from sparsesc._random import as_generator, describe
-from sparsesc.stats._thinning import overdispersion as estimate_overdispersion
-from sparsesc.stats._thinning import thin_counts as thin
-
-from ._counts import whole_counts
+from sparsesc._values import check_choice, listing
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
+from sparsesc.door._counts import whole_counts
+from sparsesc.stats.genes._thinning import overdispersion as estimate_overdispersion
+from sparsesc.stats.genes._thinning import thin_counts as thin
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -115,7 +116,7 @@ def thin_counts(
     >>> adata = ssc.datasets.simulate_programs(n_cells=500, count_noise="poisson")
     >>> ssc.pp.thin_counts(adata)
     """
-    check.check_choice(method, METHODS, name="method")
+    check_choice(method, METHODS, name="method")
     if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.number) or not 0 < fraction < 1:
         msg = f"fraction must be a share of the counts between 0 and 1, found {fraction!r}."
         raise ValueError(msg)
@@ -166,13 +167,13 @@ def _overdispersion(adata: AnnData, counts: sparse.csr_matrix, given: Any, group
         raise ValueError(msg)
     if isinstance(given, str):
         if given not in adata.var.columns:
-            msg = f"Did not find adata.var[{given!r}]. Available: {check.listing(adata.var.columns)}."
+            msg = f"Did not find adata.var[{given!r}]. Available: {listing(adata.var.columns)}."
             raise KeyError(msg)
         given = adata.var[given]
     elif isinstance(given, pd.Series):
         missing = adata.var_names[~adata.var_names.isin(given.index)]
         if len(missing):
-            msg = f"overdispersion has no value for {len(missing)} genes: {check.listing(missing)}."
+            msg = f"overdispersion has no value for {len(missing)} genes: {listing(missing)}."
             raise ValueError(msg)
         given = given.loc[adata.var_names]
     try:

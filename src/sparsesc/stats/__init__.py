@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from ._association import auroc, mann_whitney, pearson_one_hot
-from ._coactivation import overlap_test
-from ._correlate import correlate
-from ._disentanglement import lms, msas, msgs, smi, spn
-from ._f1 import best_f1, f1_at
-from ._information import InformationTest, information_test, mutual_information
-from ._locality import GroupContrasts, group_contrasts
-from ._matching import match_features
-from ._moments import GroupMoments, group_moments
-from ._multiple import benjamini_hochberg
-from ._ranks import RankedColumns, rank_columns
-from ._recovery import RecoveryScores, recovery
-from ._splitting import Detector, best_detector
-from ._stability import DictionaryStability, dictionary_stability
-from ._thinning import overdispersion, thin_counts
+from .core._correlate import correlate
+from .core._moments import GroupMoments, group_moments
+from .core._multiple import benjamini_hochberg
+from .core._ranks import RankedColumns, rank_columns
+from .features._coactivation import overlap_test
+from .features._matching import match_features
+from .features._recovery import RecoveryScores, recovery
+from .features._splitting import Detector, best_detector
+from .features._stability import DictionaryStability, dictionary_stability
+from .genes._thinning import overdispersion, thin_counts
+from .groups._association import auroc, mann_whitney, pearson_one_hot
+from .groups._disentanglement import lms, msas, msgs, smi, spn
+from .groups._f1 import best_f1, f1_at
+from .groups._information import InformationTest, information_test, mutual_information
+from .groups._locality import GroupContrasts, group_contrasts
 
 __all__ = [
     "Detector",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sparsesc.nn._initialise import encoder_scale, kmeans_centres
+from sparsesc.nn._initialize import encoder_scale, kmeans_centres
 
 from ._batchtopk import BatchTopK
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from ._bfloat16 import pack_half
 from ._chunks import SLOTS, accumulate, dot
-from ._halves import pack_half
-from ._lanes import LANES, load, spread, square_root, store, total
+from ._simd import LANES, load, spread, square_root, store, total
 from ._threads import JIT
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from ._lanes import LANES, load, spread, store, total
+from ._simd import LANES, load, spread, store, total
 from ._threads import JIT, MAX_PARTS
 
 SLOTS = MAX_PARTS  # parts of the rows, or of the features, that are summed one after another

@@ -7,8 +7,8 @@ import numpy as np
 
 from ._chunks import BLOCK, stretch
 from ._forward import multiply_rows
-from ._lanes import LANES, keep_from_each
 from ._select import top_k_of_row
+from ._simd import LANES, keep_from_each
 from ._threads import on_threads
 
 

@@ -21,8 +21,8 @@ import numba as nb
 import numpy as np
 
 from ._chunks import accumulate, add, add_slopes, dot, set_scaled, stretch
-from ._lanes import LANES, keep_from, load, product_tile, store
 from ._select import NEVER, top_k_of_row
+from ._simd import LANES, keep_from, load, product_tile, store
 from ._threads import JIT
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from ._lanes import LANES, count_from, keep_from, larger, load, spread, store
+from ._simd import LANES, count_from, keep_from, larger, load, spread, store
 from ._threads import JIT
 
 NEVER = -1e30  # bias of features that do not exist

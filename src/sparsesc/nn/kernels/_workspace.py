@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import _drive, _select
+from . import _select
+from . import _step as _drive
+from ._bfloat16 import pack_halves
 from ._chunks import BLOCK, SLOTS, aligned, in_tiles, stretch
-from ._drive import Buffers
-from ._halves import pack_halves
-from ._lanes import LANES
 from ._processor import own_half_product, own_product
+from ._simd import LANES
+from ._step import Buffers
 from ._threads import n_parts
 
 

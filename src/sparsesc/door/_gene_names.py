@@ -1,0 +1,71 @@
+"""The door for names of genes: names that do not match what was measured become an error, with a guess why."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from sparsesc._values import listing
+
+_ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
+_LEAST_COVERAGE = 0.10
+
+
+def check_coverage(targets: np.ndarray, genes: pd.Index, *, name: str) -> None:
+    """Refuse gene names of which nearly none were measured, with a guess why.
+
+    Parameters
+    ----------
+    targets
+        Distinct genes of what the user gave.
+    genes
+        Measured genes.
+    name
+        What errors call the source of `targets`.
+
+    Raises
+    ------
+    ValueError
+        If less than a tenth of `targets` are in `genes` and less than a tenth of `genes` in `targets`.
+    """
+    n_found = int(pd.Index(targets).isin(genes).sum())  # by hash: numpy sorts text, for seconds
+    # a matrix of a few hundred genes cannot hold a tenth of a large collection, and need not
+    if n_found >= _LEAST_COVERAGE * min(len(targets), len(genes)):
+        return
+    msg = (
+        f"Only {n_found} of the {len(targets)} genes in {name} ({n_found / len(targets):.1%}) are among the "
+        f"{len(genes)} measured genes. {name} has {listing(targets[:4])}; the data have {listing(genes[:4])}. "
+        + _name_hint(targets, genes, name)
+    )
+    raise ValueError(msg)
+
+
+def _name_hint(targets: np.ndarray, genes: pd.Index, name: str) -> str:
+    """Why names do not match, judged by the names."""
+    theirs = pd.Index(targets.astype(str))
+    ours = genes.astype(str)
+    ensembl = [np.mean([bool(_ENSEMBL.match(name)) for name in names[:1000]]) > 0.5 for names in (theirs, ours)]
+    if ensembl[0] != ensembl[1]:
+        which = (name, "adata") if ensembl[0] else ("adata", name)
+        return (
+            f"{which[0]} uses Ensembl ids, {which[1]} gene symbols: convert one of them, for example by a column of "
+            "adata.var that holds the other kind of name."
+        )
+    if all(ensembl):
+        trimmed = theirs.str.replace(r"\.\d+$", "", regex=True).isin(ours.str.replace(r"\.\d+$", "", regex=True))
+        if trimmed.mean() >= _LEAST_COVERAGE:
+            return "Both are Ensembl ids, but one has versions ('.12' at the end): cut them off."
+        return "Both are Ensembl ids, but of different species, it seems: map them to orthologs first."
+    if theirs.str.upper().isin(ours.str.upper()).mean() >= _LEAST_COVERAGE:
+        return (
+            "The names differ in upper and lower case: mouse symbols are written 'Cd79a', human ones 'CD79A'. If the "
+            "species differ, map to orthologs (decoupler.op.translate); otherwise change the case of one of them."
+        )
+    if ours.str.fullmatch(r"\d+").mean() > 0.5 or theirs.str.fullmatch(r"\d+").mean() > 0.5:
+        return "One of them has numbers for names (Entrez ids, or an index instead of gene names): convert it."
+    return (
+        "Check that both use the same kind of name (symbols, Ensembl ids) and the same species, and that "
+        "adata.var_names holds gene names."
+    )

@@ -1,0 +1,1 @@
+"""The deep generative decoder."""

@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from scvi.dataloaders import DataSplitter
+from scvi.train import TrainRunner
+
+from sparsesc._random import as_generator, torch_seed
+from sparsesc._values import check_choice, check_positive_int
+
+from ._module import DGDModule, values_key
+from ._projection import project
+from ._results import DGDResults
+from ._setup import INDICES
+from ._start import mean_values, principal_start, without_labels
+from ._training import TRAIN_LOSS, VALIDATION_LOSS, DGDTrainingPlan, KeepBest
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+    from sparsesc._random import RNGLike, SeedLike
+
+_COMPONENTS = 20
+_NOISE = 0.3
+_VALUES_AT_ONCE = 2**25  # cells x starts x features in one step of a projection
+
+
+class DGD(DGDResults):
+    r"""Deep generative decoder: a free latent vector for every cell, a decoder, a mixture of Gaussians; no encoder.
+
+    All are fitted together to the largest joint density of counts X, vectors Z and parameters,
+    :math:`\log p(X \mid Z, \theta) + \log p(Z \mid \phi) + \log p(\phi)`. Components of the mixture are clusters of
+    cells. New cells are placed by moving their own vectors alone.
+
+    Parameters
+    ----------
+    adata
+        Cells that :meth:`setup_anndata` or :meth:`setup_mudata` registered.
+    n_latent
+        Dimensions of a cell's vector.
+    n_components
+        Components of the mixture. ``None``: as many as there are labels in `labels_key` (they are counted, not used),
+        or 20.
+    prior
+        ``"gmm"``, or ``None`` for plain vectors without a prior (Schuster and Krogh 2021), which give no clusters.
+    likelihood
+        ``"nb"`` (counts), ``"gaussian"`` (real values), ``"bernoulli"`` (open or closed: above zero or not); with a
+        MuData, one for each modality.
+    n_hidden, n_layers
+        Nodes and number of hidden layers of the decoder, which modalities share.
+    n_latent_covariate
+        Dimensions of a cell's vector for each covariate (`batch_key`, `categorical_covariate_keys`): these have a
+        mixture of their own with one component a label, so that the other vector need not hold them.
+    sd
+        Standard deviation around which components have theirs. ``None``: 0.2 x `radius` / `n_components`, as published.
+    radius, hardness
+        Prior of the components' means: nearly uniform in a ball of this radius, whose edge is this sharp.
+    alpha
+        Dirichlet parameter of the components' weights. Below 1, components can empty.
+    latent_noise
+        Standard deviation of the noise that vectors get in training, afresh each time; ``None``: 0.3, or 0 without a
+        prior. Without it components shrink to points, and the decoder learns the noise of the counts. Differences
+        between vectors that are smaller mean little. New cells are placed under the mixture as blurred by it.
+    prior_per_cell
+        Count the prior of the mixture's parameters once for every cell, as the authors' code does, not once in all.
+    init
+        Where vectors start: ``"pca"``, at principal components (centred for each label of a covariate) with the mixture
+        fitted to them, or ``"zeros"``, as published.
+    rng
+        Draws of the start and of the training.
+    registry
+        Of a saved model that is loaded without cells.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of its range, or values do not fit their likelihood.
+
+    Notes
+    -----
+    When not to use it: the vectors belong to the cells of the training, so memory grows with them and a new cell needs
+    a small optimisation instead of one pass through an encoder. For atlases that many new data sets are mapped to, take
+    scVI or scANVI.
+
+    Densities are at the best point, not averaged over what else could be: components can be too narrow, and
+    responsibilities are nearly always close to 0 or 1.
+
+    References
+    ----------
+    Schuster and Krogh (2023), The Deep Generative Decoder: MAP estimation of representations improves modelling of
+    single-cell RNA data, *Bioinformatics* 39, btad497.
+
+    Schuster and Krogh (2021), A manifold learning perspective on representation learning: learning decoder and
+    representations without an encoder, *Entropy* 23, 1403.
+
+    Schuster, Dann, Krogh and Teichmann (2024), multiDGD: a versatile deep generative model for multi-omics data,
+    *Nature Communications* 15, 10031.
+
+    Examples
+    --------
+    >>> ssc.models.DGD.setup_anndata(adata, layer="counts", batch_key="donor")
+    >>> model = ssc.models.DGD(adata, n_components=12)
+    >>> model.train()
+    >>> adata.obsm["X_dgd"] = model.get_latent_representation()
+    >>> model.predict_clusters(key_added="dgd")
+    >>> new.obsm["X_dgd"] = model.project(new)
+    """
+
+    def __init__(
+        self,
+        adata: AnnData | MuData | None = None,
+        n_latent: int = 20,
+        n_components: int | None = None,
+        prior: Literal["gmm"] | None = "gmm",
+        *,
+        likelihood: str | Mapping[str, str] = "nb",
+        n_hidden: int = 128,
+        n_layers: int = 1,
+        n_latent_covariate: int = 2,
+        sd: float | None = None,
+        radius: float = 2.0,
+        hardness: float = 5.0,
+        alpha: float = 1.0,
+        latent_noise: float | None = None,
+        prior_per_cell: bool = False,
+        init: Literal["pca", "zeros"] = "pca",
+        rng: SeedLike | RNGLike | None = 0,
+        registry: dict | None = None,
+    ) -> None:
+        for name, size in {
+            "n_latent": n_latent,
+            "n_hidden": n_hidden,
+            "n_latent_covariate": n_latent_covariate,
+        }.items():
+            check_positive_int(size, name=name)
+        if prior is not None:
+            check_choice(prior, ["gmm"], name="prior")
+        check_choice(init, ["pca", "zeros"], name="init")
+        for name, number in {"sd": sd, "radius": radius, "hardness": hardness, "alpha": alpha}.items():
+            if number is not None and not number > 0:
+                msg = f"{name} must be a positive number, found {number!r}."
+                raise ValueError(msg)
+        super().__init__(adata, registry)
+        self._likelihoods = self._check_likelihoods(likelihood)
+        if n_components is None:
+            n_components = self.summary_stats.get("n_labels", _COMPONENTS)
+        check_positive_int(n_components, name="n_components")
+        if latent_noise is None:
+            latent_noise = 0.0 if prior is None else _NOISE
+        self.rng_ = as_generator(rng)
+        sizes = {name: self._state(values_key(name)) for name in self._layers}
+        if adata is not None:
+            self._values()  # checked before anything is made
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_seed(self.rng_))
+            self.module = DGDModule(
+                n_obs=next(iter(sizes.values()))["n_obs"],
+                n_latent=n_latent,
+                features={name: state["n_vars"] for name, state in sizes.items()},
+                likelihoods=self._likelihoods,
+                n_components=None if prior is None else n_components,
+                covariates={key: len(labels) for key, labels in self._covariates.items()},
+                n_latent_covariate=n_latent_covariate,
+                n_hidden=n_hidden,
+                n_layers=n_layers,
+                sd=0.2 * radius / n_components if sd is None else sd,
+                covariate_sd=0.2 * radius / 2,
+                radius=radius,
+                hardness=hardness,
+                alpha=alpha,
+                latent_noise=latent_noise,
+                prior_per_cell=prior_per_cell,
+            )
+        if adata is not None:
+            self.obs_names_ = self._unique_names(adata)
+        self._init = init
+        self._model_summary_string = (
+            f"DGD with n_latent: {n_latent}, prior: {prior}, n_components: {n_components if prior else 'none'}, "
+            f"likelihood: {', '.join(self._likelihoods.values())}."
+        )
+        self.init_params_ = self._get_init_params(locals())
+
+    def train(
+        self,
+        max_epochs: int = 500,
+        *,
+        train_size: float = 0.9,
+        batch_size: int = 128,
+        early_stopping: bool = True,
+        early_stopping_patience: int = 10,
+        early_stopping_warmup_epochs: int = 50,
+        lr_decoder: float = 1e-3,
+        lr_latent: float = 1e-2,
+        lr_mixture: float = 1e-2,
+        betas: tuple[float, float] = (0.5, 0.7),
+        weight_decay: float = 1e-4,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Fit decoder, vectors and mixture until cells held out get no better.
+
+        Parameters
+        ----------
+        max_epochs
+            Most passes over the cells.
+        train_size
+            Share of the cells that decoder and mixture see. The others get their vectors from these. With 1 the loss
+            of the training is watched instead.
+        batch_size
+            Cells in a step.
+        early_stopping, early_stopping_patience, early_stopping_warmup_epochs
+            Stop when the loss has not improved for that many epochs, after that many at least. The best epoch is kept.
+        lr_decoder, lr_latent, lr_mixture, betas, weight_decay
+            Of the three Adam optimisers.
+        accelerator, devices
+            Where to train, as in Lightning.
+        **trainer_kwargs
+            Options of scvi-tools' trainer, for example ``enable_progress_bar=False``.
+        """
+        self._check_cells_at_hand()
+        if not self.is_trained:
+            self._start()
+        n_obs = self.adata.n_obs
+        order = self.rng_.permutation(n_obs)
+        n_train = n_obs if train_size == 1 else round(train_size * n_obs)
+        if not 0 < n_train <= n_obs:
+            msg = f"train_size must be above 0 and at most 1, found {train_size!r}."
+            raise ValueError(msg)
+        splitter = DataSplitter(
+            self.adata_manager,
+            external_indexing=[np.sort(order[:n_train]), np.sort(order[n_train:]), np.array([], dtype=int)],
+            batch_size=batch_size,
+        )
+        plan = DGDTrainingPlan(
+            self.module,
+            lr_decoder=lr_decoder,
+            lr_latent=lr_latent,
+            lr_mixture=lr_mixture,
+            betas=betas,
+            weight_decay=weight_decay,
+        )
+        monitor = VALIDATION_LOSS if n_train < n_obs else TRAIN_LOSS
+        with torch.random.fork_rng():
+            torch.manual_seed(torch_seed(self.rng_))
+            TrainRunner(
+                self,
+                training_plan=plan,
+                data_splitter=splitter,
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                early_stopping=early_stopping,
+                early_stopping_monitor=monitor,
+                early_stopping_patience=early_stopping_patience,
+                early_stopping_warmup_epochs=early_stopping_warmup_epochs,
+                check_val_every_n_epoch=1,
+                callbacks=[KeepBest(monitor), *trainer_kwargs.pop("callbacks", [])],
+                inference_mode=False,
+                **trainer_kwargs,
+            )()
+        self.module.zero_grad()
+
+    def project(
+        self,
+        adata: AnnData | MuData,
+        *,
+        layer: str | Mapping[str, str | None] | None = None,
+        n_steps: int = 200,
+        lr: float = 5e-2,
+        batch_size: int | None = None,
+        covariates: bool = False,
+        rng: SeedLike | RNGLike | None = 0,
+        progress_bar: bool | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Place new cells, with everything but their own vectors as it is. The cells of the training are not needed.
+
+        Every cell starts from the mean of every component, and the best place found is kept.
+
+        Parameters
+        ----------
+        adata
+            New cells; they need not be set up and stay as they are. Features are matched by name: others are ignored,
+            missing ones do not take part. With a MuData, whole modalities may be missing. Labels of covariates
+            that were not in the training get a mean of their own; missing ones (NaN) are open. Where the training had
+            few labels, naming a known one can place cells better than a mean of their own does.
+        layer
+            Where values are; one for each modality with a MuData. ``None``: where they were in the training.
+        n_steps, lr
+            Steps of Adam, and its learning rate.
+        batch_size
+            Cells at once. ``None``: by the size of the model.
+        covariates
+            Give the vectors of the covariates as well.
+        rng
+            Draws the starts without a prior, and the cells that place new labels.
+        progress_bar
+            ``None``: shown unless scanpy's verbosity is 0.
+
+        Returns
+        -------
+        Cells x dimensions, float32; a pair of such arrays with ``covariates=True``.
+
+        Raises
+        ------
+        KeyError
+            If a layer, a modality or a column of ``obs`` is missing.
+        ValueError
+            If values do not fit their likelihood, or no feature is known.
+        """
+        self._check_if_trained(message="This DGD was not trained: run model.train() first.")
+        for name, size in {"n_steps": n_steps, "batch_size": batch_size or 1}.items():
+            check_positive_int(size, name=name)
+        reader = self._reader(adata, layer)
+        if batch_size is None:
+            n_starts = 10 if self.module.mixture is None else len(self.module.mixture.means)
+            n_features = sum(len(names) for names in self._features.values())
+            batch_size = int(np.clip(_VALUES_AT_ONCE // (n_starts * n_features), 16, 1024))
+        found = project(
+            self.module,
+            reader,
+            n_steps=n_steps,
+            lr=lr,
+            batch_size=batch_size,
+            rng=as_generator(rng),
+            progress_bar=progress_bar,
+        )
+        return (found.latent, found.covariates) if covariates else found.latent
+
+    @staticmethod
+    def _unique_names(adata: AnnData | MuData) -> np.ndarray:
+        if not adata.obs_names.is_unique:
+            msg = "Cell names repeat, but each cell has a vector of its own: run adata.obs_names_make_unique() first."
+            raise ValueError(msg)
+        return adata.obs_names.to_numpy(dtype=str)
+
+    def _start(self) -> None:
+        """Offsets of the decoder, vectors and mixtures before training."""
+        module, values = self.module, self._values()
+        with torch.no_grad():
+            for name, x in values.items():
+                module.heads[name].start_at(torch.from_numpy(mean_values(x, self._likelihoods[name])))
+            codes = self._label_codes(self.adata)
+            module.covariate_latent.copy_(module.label_means(torch.from_numpy(codes)))
+            if self._init == "pca":
+                start = without_labels(principal_start(values, self._likelihoods, module.n_latent, self.rng_), codes)
+                module.latent.copy_(torch.from_numpy(start))
+                if module.mixture is not None:
+                    module.mixture.start_at(start, self.rng_, blur=module.latent_noise)
+
+    def _check_cells_at_hand(self) -> None:
+        """Training reads cells by position: they must be those of the vectors."""
+        if self.adata is None:
+            msg = "This model was loaded without cells: it can project and decode, but not be trained."
+            raise ValueError(msg)
+        self.adata.obs[INDICES] = self._rows(self.adata)

@@ -1,0 +1,1 @@
+"""Moments, ranks, tails and blocks that every statistic stands on."""

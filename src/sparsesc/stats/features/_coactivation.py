@@ -1,0 +1,149 @@
+"""Which features are active in the same cells: correlations and exact tests of all pairs, from the non-zeros."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numba
+import numpy as np
+from scipy import sparse, special
+
+from sparsesc.stats.core._row_blocks import column_totals
+
+_LOG_2 = math.log(2.0)
+
+
+@numba.njit(nogil=True, cache=True)
+def _log_p_overlap(factorials: np.ndarray, n: int, a: int, b: int, both: int) -> float:
+    """Twice the smaller tail of the hypergeometric distribution, at most 1, as a logarithm."""
+    low, high = max(0, a + b - n), min(a, b)
+    if low == high:
+        return 0.0
+    at = factorials[a] - factorials[both] - factorials[a - both]
+    at += factorials[n - a] - factorials[b - both] - factorials[n - a - b + both]
+    at -= factorials[n] - factorials[b] - factorials[n - b]
+    upward = both * n >= a * b
+    term, total = 1.0, 1.0
+    x = both
+    while x < high if upward else x > low:
+        if upward:
+            term *= (a - x) * (b - x) / ((x + 1.0) * (n - a - b + x + 1.0))
+            x += 1
+        else:
+            term *= x * (n - a - b + x) / ((a - x + 1.0) * (b - x + 1.0))
+            x -= 1
+        total += term
+        if term < 1e-17 * total:
+            break
+    tail = at + math.log(total)
+    if tail > -1.0:  # near the middle, the other tail may be the smaller one
+        other = 1.0 - math.exp(tail) + math.exp(at)
+        tail = min(tail, math.log(max(other, 1e-300)))
+    return min(tail + _LOG_2, 0.0)
+
+
+@numba.njit(nogil=True, cache=True)
+def _flat_overlap(
+    factorials: np.ndarray, n: int, a: np.ndarray, b: np.ndarray, both: np.ndarray, out: np.ndarray
+) -> None:
+    for i in range(len(out)):
+        out[i] = _log_p_overlap(factorials, n, a[i], b[i], both[i])
+
+
+@numba.njit(nogil=True, cache=True)
+def _later_pairs(
+    factorials: np.ndarray, n: int, sizes: np.ndarray, start: int, both: np.ndarray, out: np.ndarray
+) -> int:
+    """P-values of the rows of a block with all later features; how many there are."""
+    k = 0
+    for i in range(len(both)):
+        for j in range(start + i + 1, len(sizes)):
+            if sizes[start + i] > 0 and sizes[j] > 0:
+                out[k] = _log_p_overlap(factorials, n, sizes[start + i], sizes[j], both[i, j])
+                k += 1
+    return k
+
+
+def log_factorials(n: int) -> np.ndarray:
+    """Logarithms of 0! ... n!."""
+    return special.gammaln(np.arange(n + 1) + 1.0)
+
+
+def overlap_test(n: int, a: np.ndarray | int, b: np.ndarray | int, both: np.ndarray | int) -> np.ndarray:
+    """Two-sided exact test whether two sets of cells overlap as they would if they were drawn independently.
+
+    Parameters
+    ----------
+    n
+        Number of cells.
+    a, b
+        Sizes of both sets.
+    both
+        Cells in both.
+
+    Returns
+    -------
+    Natural logarithm of p, one a pair of sets: twice the smaller tail of the hypergeometric distribution, at most 1
+    (the central version of Fisher's exact test). Discrete, hence conservative.
+    """
+    a, b, both = (np.ascontiguousarray(np.ravel(v), dtype=np.int64) for v in np.broadcast_arrays(a, b, both))
+    out = np.empty(len(a))
+    _flat_overlap(log_factorials(n), n, a, b, both, out)
+    return out
+
+
+class CoActivation:
+    """Pairs of columns of a sparse non-negative matrix, block by block.
+
+    Parameters
+    ----------
+    codes
+        Cells x features, non-negative.
+    """
+
+    def __init__(self, codes: sparse.csr_matrix) -> None:
+        columns = sparse.csr_matrix(codes, dtype=np.float64)
+        columns.eliminate_zeros()
+        self.n, self.n_features = columns.shape
+        totals = column_totals(columns)
+        self.sizes = np.bincount(columns.indices, minlength=self.n_features).astype(np.int64)
+        """Cells in which each feature is active."""
+        spread = np.sqrt(totals.variance)
+        self._scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+        self._centre = totals.mean * self._scale
+        self._codes = columns
+        self._active = sparse.csr_matrix(
+            (np.ones(columns.nnz, np.int32), columns.indices, columns.indptr), columns.shape
+        )
+        self._codes_t, self._active_t = columns.T.tocsr(), self._active.T.tocsr()
+        self._factorials = log_factorials(self.n)
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of features that are both active somewhere."""
+        alive = int((self.sizes > 0).sum())
+        return alive * (alive - 1) // 2
+
+    def blocks(self, max_bytes: float) -> Iterator[tuple[int, int]]:
+        """Bounds of blocks of features, of which a few dense arrays of block x features fit in `max_bytes`."""
+        step = max(1, int(max_bytes / (48.0 * max(self.n_features, 1))))
+        for start in range(0, self.n_features, step):
+            yield start, min(start + step, self.n_features)
+
+    def overlap(self, start: int, stop: int) -> np.ndarray:
+        """Cells in which both are active, block x features."""
+        return (self._active_t[start:stop] @ self._active).toarray()
+
+    def pearson(self, start: int, stop: int) -> np.ndarray:
+        """Pearson r of activations over all cells, silent ones included, block x features; 0 for constants."""
+        r = (self._codes_t[start:stop] @ self._codes).toarray()
+        r *= self._scale[start:stop, None] / self.n
+        r *= self._scale
+        r -= np.outer(self._centre[start:stop], self._centre)
+        return np.clip(r, -1.0, 1.0, out=r)
+
+    def log_p_later(self, start: int, both: np.ndarray) -> np.ndarray:
+        """:func:`overlap_test` of the features of a block with all later ones, so each pair once."""
+        out = np.empty(sum(self.n_features - 1 - i for i in range(start, start + len(both))))
+        return out[: _later_pairs(self._factorials, self.n, self.sizes, start, both, out)]

@@ -1,0 +1,240 @@
+"""Gene sets against gene statistics: every method takes features x genes and gives features x sets.
+
+All of them are competitive tests: genes of a set against the other genes of the universe, which are the columns.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numba
+import numpy as np
+from scipy import sparse
+
+from sparsesc.stats.core._best_pairs import best_pairs
+from sparsesc.stats.core._pearson3 import log_p_relabelled
+from sparsesc.stats.core._student import log_normal_tail, log_p_two_sided
+
+
+class SetTest(Protocol):
+    """A test of gene sets, prepared for one universe of genes."""
+
+    def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Test every set in every feature.
+
+        Parameters
+        ----------
+        statistic
+            Features x genes, float64.
+
+        Returns
+        -------
+        score
+            Features x sets, signed.
+        log_p
+            Natural logarithms of p-values, features x sets.
+        evidence
+            Features x genes: what the leading genes of a set are chosen by.
+        """
+
+
+def _times(statistic: np.ndarray, sets: sparse.csr_matrix) -> np.ndarray:
+    """Dense features x genes times sparse genes x sets; `sets` is given transposed."""
+    return np.ascontiguousarray((sets @ np.ascontiguousarray(statistic.T)).T)
+
+
+@numba.njit(nogil=True, cache=True)
+def _log_p_relabelled(r: np.ndarray, rows: np.ndarray, columns: np.ndarray, n: float, out: np.ndarray) -> None:
+    for i in range(r.shape[0]):
+        for j in range(r.shape[1]):
+            out[i, j] = log_p_relabelled(r[i, j], rows[i] * columns[j], n)
+
+
+def _skewness(n: int, mean: np.ndarray, squares: np.ndarray, cubes: np.ndarray) -> np.ndarray:
+    """Population skewness from the mean and the sums of squares and cubes; 0 without variance."""
+    variance = squares / n - mean**2
+    third = cubes / n - 3 * mean * squares / n + 2 * mean**3
+    positive = variance > 1e-12 * np.maximum(squares / n, 1e-300)
+    return np.divide(third, np.abs(variance) ** 1.5, out=np.zeros_like(mean), where=positive)
+
+
+class Ulm:
+    """Univariate linear model: t of the slope when the gene statistic is regressed on the weights of a set.
+
+    Parameters
+    ----------
+    sets
+        Sets x genes, weights; 0 outside of a set.
+    relabel
+        P-values of the slope when genes are shuffled, from the first three moments of that distribution, which are
+        exact. Otherwise those of t, which a few genes with extreme statistics make too small.
+    """
+
+    def __init__(self, sets: sparse.csr_matrix, *, relabel: bool = True) -> None:
+        self._sets = sets.astype(np.float64)
+        n = sets.shape[1]
+        sums = [np.asarray(self._sets.power(k).sum(1)).ravel() for k in (1, 2, 3)]
+        self._mean = sums[0] / n
+        self._norm = np.sqrt(np.maximum(sums[1] - n * self._mean**2, 0.0))
+        self._skewness = _skewness(n, self._mean, sums[1], sums[2])
+        self._relabel = relabel
+
+    def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Slopes' t, logarithms of their two-sided p, and the statistic itself."""
+        n = statistic.shape[1]
+        centred = statistic - statistic.mean(1, keepdims=True)
+        squares = (centred**2).sum(1)
+        norm = np.outer(np.sqrt(squares), self._norm)
+        r = np.divide(_times(centred, self._sets), norm, out=np.zeros_like(norm), where=norm > 0)
+        r = np.clip(r, -1.0, 1.0)
+        tiny = np.finfo(np.float64).eps
+        t = r * np.sqrt((n - 2) / ((1.0 - r + tiny) * (1.0 + r + tiny)))
+        if not self._relabel:
+            return t, log_p_two_sided(t, n - 2), statistic
+        skewness = _skewness(n, np.zeros(len(statistic)), squares, (centred**3).sum(1))
+        log_p = np.empty_like(r)
+        _log_p_relabelled(r, skewness, self._skewness, float(n), log_p)
+        return t, log_p, statistic
+
+    def share(self, score: np.ndarray) -> np.ndarray:
+        """Squared correlation of the gene statistic and the weights."""
+        return score**2 / (score**2 + self._sets.shape[1] - 2)
+
+
+@numba.njit(nogil=True, cache=True)
+def _average_ranks(values: np.ndarray, order: np.ndarray, ranks: np.ndarray, ties: np.ndarray) -> None:
+    """Ranks from 1, ties averaged; ``ties`` gets the sum of t^3 - t over groups of t equal values."""
+    for f in range(values.shape[0]):
+        n = values.shape[1]
+        i = 0
+        total = 0.0
+        while i < n:
+            j = i + 1
+            while j < n and values[f, order[f, j]] == values[f, order[f, i]]:
+                j += 1
+            size = float(j - i)
+            total += size * size * size - size
+            for m in range(i, j):
+                ranks[f, order[f, m]] = 0.5 * (i + j + 1)
+            i = j
+        ties[f] = total
+
+
+@numba.njit(nogil=True, cache=True)
+def _normal_log_p(z: np.ndarray, out: np.ndarray) -> None:
+    for i in range(len(z)):
+        out[i] = min(math.log(2.0) + log_normal_tail(abs(z[i])), 0.0)
+
+
+class RankSum:
+    """Two-sided Mann-Whitney test with tie and continuity correction: z of the genes of a set against all other genes.
+
+    Parameters
+    ----------
+    sets
+        Sets x genes; weights are ignored.
+    """
+
+    def __init__(self, sets: sparse.csr_matrix) -> None:
+        self._sets = (sets != 0).astype(np.float64)
+        self._size = np.asarray(self._sets.sum(1)).ravel()
+
+    def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Signed z, its p, and the statistic itself."""
+        statistic = np.ascontiguousarray(statistic)
+        n_features, n = statistic.shape
+        ranks, ties = np.empty(statistic.shape), np.empty(n_features)
+        _average_ranks(statistic, np.argsort(statistic, axis=1), ranks, ties)
+        inside, outside = self._size, n - self._size
+        u = _times(ranks, self._sets) - inside * (inside + 1) / 2
+        excess = u - inside * outside / 2
+        variance = np.maximum(inside * outside / 12 * ((n + 1) - (ties / (n * (n - 1)))[:, None]), 0.0)
+        distance = np.maximum(np.abs(excess) - 0.5, 0.0)
+        z = np.copysign(np.divide(distance, np.sqrt(variance), out=np.zeros_like(u), where=variance > 0), excess)
+        log_p = np.empty(z.size)
+        _normal_log_p(z.ravel(), log_p)
+        return z, log_p.reshape(z.shape), statistic
+
+    def share(self, score: np.ndarray) -> np.ndarray:
+        """Squares of z relative to that of a set with the largest statistics of all genes, without ties."""
+        n = self._sets.shape[1]
+        return np.minimum(score**2 * ((n + 1) / 3) / np.maximum(self._size * (n - self._size), 1.0), 1.0)
+
+
+class Ora:
+    """Over-representation: hypergeometric test of each feature's top genes, one-sided, within the universe.
+
+    Parameters
+    ----------
+    sets
+        Sets x genes; weights are ignored.
+    n_up
+        The top genes of a feature: so many with the largest positive statistics.
+    """
+
+    def __init__(self, sets: sparse.csr_matrix, *, n_up: int) -> None:
+        self._sets = (sets != 0).astype(np.float64)
+        self._size = np.asarray(self._sets.sum(1)).ravel().astype(np.int64)
+        self._n_up = n_up
+        self._sizes, self._size_at = np.unique(self._size, return_inverse=True)
+        self._log_sf: dict[int, np.ndarray] = {}
+
+    def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log2 of overlap over expected overlap (each + 0.5), p of as large an overlap, the top genes' statistic."""
+        n = statistic.shape[1]
+        top = np.zeros(statistic.shape)
+        rows, columns, _ = best_pairs(statistic, self._n_up, "up")
+        top[rows, columns] = statistic[rows, columns]
+        overlap = np.rint(_times((top > 0).astype(np.float64), self._sets)).astype(np.int64)
+        drawn = (top > 0).sum(1)
+        expected = self._size[None, :] * drawn[:, None] / n
+        log_p = np.vstack([self._tails(n, int(d))[self._size_at, row] for d, row in zip(drawn, overlap, strict=True)])
+        return np.log2((overlap + 0.5) / (expected + 0.5)), log_p, top
+
+    def _tails(self, n: int, drawn: int) -> np.ndarray:
+        """Logarithm of P(overlap >= k), set sizes x k; computed once for all features that draw as many genes."""
+        from scipy.stats import hypergeom
+
+        if drawn not in self._log_sf:
+            k = np.arange(drawn + 1)
+            log_pmf = hypergeom.logpmf(k[None, :], n, self._sizes[:, None], drawn)
+            self._log_sf[drawn] = np.minimum(np.logaddexp.accumulate(log_pmf[:, ::-1], axis=1)[:, ::-1], 0.0)
+        return self._log_sf[drawn]
+
+
+@numba.njit(nogil=True, cache=True)
+def leading_genes(
+    evidence: np.ndarray,
+    rows: np.ndarray,
+    sets: np.ndarray,
+    sign: np.ndarray,
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    weights: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """For pairs of row and set: the genes that carry the score, strongest first, into ``out`` (-1 where none is left).
+
+    A gene carries a score when its evidence, its weight and the score have the product of signs 1.
+    """
+    most = out.shape[1]
+    best = np.empty(most)
+    for i in range(len(rows)):
+        n = 0
+        for p in range(indptr[sets[i]], indptr[sets[i] + 1]):
+            gene = indices[p]
+            value = evidence[rows[i], gene] * sign[i]
+            value = value if weights[p] > 0 else -value
+            if value <= 0.0 or (n == most and value <= best[most - 1]):
+                continue
+            j = min(n, most - 1)
+            while j > 0 and best[j - 1] < value:
+                best[j] = best[j - 1]
+                out[i, j] = out[i, j - 1]
+                j -= 1
+            best[j] = value
+            out[i, j] = gene
+            n = min(n + 1, most)
+        for j in range(n, most):
+            out[i, j] = -1

@@ -1,0 +1,133 @@
+"""The strongest genes of every feature, with p-values adjusted for all features x genes, or tested in other cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sparsesc.stats.core._best_pairs import best_pairs
+from sparsesc.stats.core._multiple import benjamini_hochberg
+from sparsesc.stats.core._pvalue_pool import PValuePool
+from sparsesc.stats.core._row_blocks import RowBlocks
+
+from ._statistics import GeneBlock, Statistic, map_gene_blocks
+
+DIRECTIONS = ("up", "down", "both")
+
+
+@dataclass(frozen=True)
+class TopPairs:
+    """Pairs of feature and gene, best first within each feature."""
+
+    feature: np.ndarray
+    """Positions of features."""
+    gene: np.ndarray
+    """Positions of genes."""
+    rank: np.ndarray
+    """1 is the best gene of its feature."""
+    columns: dict[str, np.ndarray]
+    """``score``, ``pval``, ``padj`` and what the statistic describes."""
+    n_tests: int
+    """Pairs that `padj` is adjusted for: tested features x genes that vary."""
+    scores: np.ndarray | None
+    """Features x chosen genes, float32; 0 where nothing was tested."""
+
+
+def top_pairs(
+    statistic: Statistic,
+    blocks: RowBlocks,
+    *,
+    n_top: int | None,
+    direction: str = "up",
+    keep_genes: np.ndarray | None = None,
+    max_bytes: float,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> TopPairs:
+    """Test every feature against every gene, and keep the best pairs.
+
+    Parameters
+    ----------
+    statistic
+        How to compare.
+    blocks
+        Cells x genes.
+    n_top
+        Pairs to keep for each feature; ``None`` keeps all.
+    direction
+        ``"up"`` keeps positive scores, largest first; ``"down"`` negative ones; ``"both"`` the largest absolute ones.
+    keep_genes
+        Positions of genes whose scores are kept for all features (-1 gives zeros); ``None`` keeps none.
+    max_bytes
+        Memory for running sums, and as much again for p-values.
+    progress
+        Wraps the iteration over blocks of features.
+    """
+    varies = np.flatnonzero(blocks.totals.varies)
+    n_features = len(statistic.tested)
+    n_tests = int(statistic.tested.sum()) * len(varies)
+    pool = PValuePool(n_tests, max_bytes=max_bytes)
+    scores = None if keep_genes is None else np.zeros((n_features, len(keep_genes)), np.float32)
+
+    def reduce(block: GeneBlock) -> dict[str, np.ndarray]:
+        rows = np.flatnonzero(statistic.tested[block.start : block.stop])
+        pool.add(block.log_p[np.ix_(rows, varies)])
+        if scores is not None and keep_genes is not None:
+            scores[block.start + rows] = np.where(keep_genes >= 0, block.score[np.ix_(rows, keep_genes)], 0)
+        feature, gene, rank = best_pairs(block.score[np.ix_(rows, varies)], n_top, direction)
+        feature, gene = rows[feature], varies[gene]
+        found = {"feature": block.start + feature, "gene": gene, "rank": rank}
+        found |= {"score": block.score[feature, gene], "log_p": block.log_p[feature, gene]}
+        return found | block.describe(feature, gene)
+
+    found = map_gene_blocks(statistic, blocks, reduce, max_bytes=max_bytes)
+    parts = list(progress(found))
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    log_p = joined.pop("log_p")
+    score = joined.pop("score")
+    pvalues = {"score": score, "pval": np.exp(log_p), "padj": pool.adjust(log_p)}
+    feature, gene, rank = (joined.pop(name) for name in ("feature", "gene", "rank"))
+    return TopPairs(feature, gene, rank, pvalues | joined, n_tests, scores)
+
+
+def confirm_pairs(
+    chosen: TopPairs,
+    statistic: Statistic,
+    blocks: RowBlocks,
+    *,
+    keep_genes: np.ndarray | None = None,
+    max_bytes: float,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> TopPairs:
+    """Test pairs of feature and gene that were chosen in other cells.
+
+    As the cells of the tests did not choose, p-values need to be adjusted for the chosen pairs only.
+
+    Parameters
+    ----------
+    chosen
+        Pairs, sorted by feature; their order is kept, and their score becomes the column ``score_chosen``.
+    statistic, blocks, keep_genes, max_bytes, progress
+        As in :func:`top_pairs`, of the cells to test on. Pairs whose feature cannot be tested there are dropped.
+    """
+    scores = None if keep_genes is None else np.zeros((len(statistic.tested), len(keep_genes)), np.float32)
+    kept = np.flatnonzero(statistic.tested[chosen.feature])
+    features, genes = chosen.feature[kept], chosen.gene[kept]
+
+    def reduce(block: GeneBlock) -> dict[str, np.ndarray]:
+        rows = np.flatnonzero(statistic.tested[block.start : block.stop])
+        if scores is not None and keep_genes is not None:
+            scores[block.start + rows] = np.where(keep_genes >= 0, block.score[np.ix_(rows, keep_genes)], 0)
+        here = slice(*np.searchsorted(features, [block.start, block.stop]))
+        feature, gene = features[here] - block.start, genes[here]
+        found = {"score": block.score[feature, gene], "pval": np.exp(block.log_p[feature, gene])}
+        return found | block.describe(feature, gene)
+
+    parts = list(progress(map_gene_blocks(statistic, blocks, reduce, max_bytes=max_bytes)))
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    first = {"score": columns.pop("score"), "pval": columns.pop("pval")}
+    first |= {"padj": benjamini_hochberg(first["pval"])}
+    columns["score_chosen"] = chosen.columns["score"][kept]
+    return TopPairs(features, genes, chosen.rank[kept], first | columns, len(kept), scores)

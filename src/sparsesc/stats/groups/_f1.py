@@ -1,0 +1,148 @@
+"""How well a feature detects a group of cells, when cells above a threshold are called."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from scipy import sparse
+
+from sparsesc.stats.core._moments import check_groups, group_sizes
+from sparsesc.stats.core._ranks import RankedColumns, rank_columns
+
+
+@numba.njit(nogil=True, cache=True)
+def _best(
+    indptr: np.ndarray,
+    rows: np.ndarray,
+    values: np.ndarray,
+    groups: np.ndarray,
+    sizes: np.ndarray,
+    f1: np.ndarray,
+    threshold: np.ndarray,
+) -> None:
+    found = np.zeros(len(sizes))
+    for f in range(len(indptr) - 1):
+        start, stop = indptr[f], indptr[f + 1]
+        found[:] = 0.0
+        i = start
+        while i < stop and values[i] > 0:
+            j = i
+            while j < stop and values[j] == values[i]:  # equal values are called together
+                found[groups[rows[j]]] += 1.0
+                j += 1
+            # F1 of a group can only have risen if one of its cells has just been called
+            for k in range(i, j):
+                c = groups[rows[k]]
+                score = 2.0 * found[c] / (j - start + sizes[c])
+                if score > f1[f, c]:
+                    f1[f, c] = score
+                    threshold[f, c] = values[j] if j < stop and values[j] > 0 else 0.0
+            i = j
+
+
+@numba.njit(nogil=True, cache=True)
+def _at(
+    indptr: np.ndarray,
+    rows: np.ndarray,
+    values: np.ndarray,
+    groups: np.ndarray,
+    sizes: np.ndarray,
+    columns: np.ndarray,
+    wanted: np.ndarray,
+    thresholds: np.ndarray,
+    f1: np.ndarray,
+) -> None:
+    for p in range(len(columns)):
+        start, stop = indptr[columns[p]], indptr[columns[p] + 1]
+        i = start
+        found = 0
+        while i < stop and values[i] > thresholds[p]:
+            found += groups[rows[i]] == wanted[p]
+            i += 1
+        f1[p] = 2.0 * found / max(i - start + sizes[wanted[p]], 1)
+
+
+def best_f1(
+    codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best F1 of every feature as a detector of every group, over all thresholds.
+
+    Parameters
+    ----------
+    codes
+        Cells x features, sparse (or ranked already).
+    groups
+        Group of each cell, ``0 ... n_groups - 1``.
+    n_groups
+        Number of groups; ``None``: the largest code and one.
+
+    Returns
+    -------
+    F1 and threshold, both features x groups: cells with ``activation > threshold`` are called. The threshold is never
+    negative, so a silent cell is never called; it is the largest activation that is not called any more. Both are 0
+    where no cell of the group is active.
+
+    Raises
+    ------
+    ValueError
+        If `groups` does not fit the codes.
+
+    Notes
+    -----
+    The maximum over thresholds is optimistic on the cells it was taken from: to judge a feature, apply the threshold to
+    other cells (:func:`f1_at`).
+    """
+    ranked = rank_columns(codes)
+    groups, n_groups = check_groups(groups, ranked.shape[0], n_groups)
+    sizes = group_sizes(groups, n_groups)
+    f1, threshold = np.zeros((ranked.shape[1], n_groups)), np.zeros((ranked.shape[1], n_groups))
+    _best(ranked.indptr, ranked.rows, ranked.values, groups, sizes, f1, threshold)
+    return f1, threshold
+
+
+def f1_at(
+    codes: sparse.spmatrix | RankedColumns,
+    groups: np.ndarray,
+    *,
+    features: np.ndarray,
+    wanted: np.ndarray,
+    thresholds: np.ndarray,
+    n_groups: int | None = None,
+) -> np.ndarray:
+    """F1 of chosen pairs of feature and group at given thresholds, for example those found on other cells.
+
+    Parameters
+    ----------
+    codes
+        Cells x features, sparse (or ranked already).
+    groups
+        Group of each cell, ``0 ... n_groups - 1``.
+    features
+        Positions of the features of the pairs.
+    wanted
+        Group of each pair.
+    thresholds
+        Cells with ``activation > threshold`` are called; not negative.
+    n_groups
+        Number of groups; ``None``: the largest code and one.
+
+    Returns
+    -------
+    F1, one a pair; 0 where no cell is called.
+
+    Raises
+    ------
+    ValueError
+        If `groups` does not fit the codes, or a threshold is negative.
+    """
+    ranked = rank_columns(codes)
+    groups, n_groups = check_groups(groups, ranked.shape[0], n_groups)
+    thresholds = np.asarray(thresholds, dtype=np.float64)
+    if (thresholds < 0).any():
+        msg = f"Thresholds must not be negative, found {thresholds.min():g}."
+        raise ValueError(msg)
+    sizes = np.bincount(groups, minlength=n_groups)
+    f1 = np.zeros(len(thresholds))
+    columns, wanted = np.asarray(features, dtype=np.int64), np.asarray(wanted, dtype=np.int64)
+    _at(ranked.indptr, ranked.rows, ranked.values, groups, sizes, columns, wanted, thresholds, f1)
+    return f1

@@ -1,0 +1,156 @@
+"""In which groups of cells a feature is stronger than elsewhere, and whether it is spread evenly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse, special
+
+from sparsesc.stats.core._moments import group_moments
+from sparsesc.stats.core._ranks import RankedColumns, rank_columns
+
+from ._association import mann_whitney
+
+LOCAL, REGIONAL, GLOBAL, UNCLEAR = "local", "regional", "global", "unclear"
+
+
+@dataclass(frozen=True)
+class GroupContrasts:
+    """Features x groups, float64; `n` by group."""
+
+    n: np.ndarray
+    mean_in: np.ndarray
+    mean_out: np.ndarray
+    statistic: np.ndarray
+    """U of the Mann-Whitney test, less its mean and over its standard deviation when cells are shuffled."""
+    log_p: np.ndarray
+    log_ratio: np.ndarray
+    """Logarithm of mean_in / mean_out; -inf and inf where one of them is 0, NaN where both are."""
+    se_log_ratio: np.ndarray
+    """Its standard error (delta method); inf where it is not known."""
+
+    def raised(self, padj: np.ndarray, *, alpha: float, fold: float) -> np.ndarray:
+        """Groups in which a feature is stronger: significant, and by at least `fold`."""
+        return (padj < alpha) & (self.log_ratio >= np.log(fold))
+
+    def fold_limits(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+        """One-sided limits of mean_in / mean_out, each at level `alpha`; 0 and inf where nothing is known."""
+        reach = -special.ndtri(alpha) * self.se_log_ratio
+        known = np.isfinite(reach)
+        centre, reach = np.where(known, self.log_ratio, 0.0), np.where(known, reach, np.inf)
+        return np.exp(centre - reach), np.where(known, np.exp(np.minimum(centre + reach, 700.0)), np.inf)
+
+
+def group_contrasts(
+    codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: int | None = None
+) -> GroupContrasts:
+    """Every feature in each group against all other cells: a calibrated test, and the ratio of means with its error.
+
+    Parameters
+    ----------
+    codes
+        Cells x features, sparse, non-negative (or ranked already).
+    groups
+        Group of each cell, ``0 ... n_groups - 1``.
+    n_groups
+        Number of groups; ``None``: the largest code and one.
+
+    Returns
+    -------
+    Means, the test of :func:`mann_whitney` (two-sided, ``method="auto"``), and the ratio of the means.
+
+    Raises
+    ------
+    ValueError
+        If `groups` does not fit the codes.
+
+    Notes
+    -----
+    Cells of one sample are not independent; p-values do not know that.
+    """
+    ranked = rank_columns(codes)
+    moments = group_moments(ranked.with_data(ranked.values), groups, n_groups)
+    n1, n = moments.n, moments.n.sum()
+    rest = n - n1
+    u, log_p = mann_whitney(ranked, groups, n_groups)
+    spread = np.sqrt(np.outer(ranked.variance, n1 * rest) / max(n - 1.0, 1.0))
+    inside, outside = moments.mean, moments.mean_rest
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_ratio = np.log(inside) - np.log(outside)
+        squares = moments.squares.sum(axis=1, keepdims=True) - moments.squares
+        variance_out = np.maximum(squares / rest - outside**2, 0.0) / np.maximum(rest - 1.0, 0.0)
+        se = np.sqrt(moments.variance / n1 / inside**2 + variance_out / outside**2)
+    return GroupContrasts(
+        n=n1,
+        mean_in=inside,
+        mean_out=outside,
+        statistic=np.divide(u - n1 * rest / 2.0, spread, out=np.zeros_like(u), where=spread > 0),
+        log_p=log_p,
+        log_ratio=log_ratio,
+        se_log_ratio=np.where(np.isfinite(se) & np.isfinite(log_ratio), se, np.inf),
+    )
+
+
+def classify(found: GroupContrasts, padj: np.ndarray, *, alpha: float, fold: float, min_cells: int) -> np.ndarray:
+    """One word for each feature, by the groups that it is stronger in.
+
+    Parameters
+    ----------
+    found
+        Tests of all features and groups.
+    padj
+        Adjusted p-values of those tests.
+    alpha
+        Level.
+    fold
+        Ratio of means from which a difference counts.
+    min_cells
+        Smaller groups need not be shown to be like the others for ``"global"``.
+
+    Returns
+    -------
+    ``"local"``: stronger in exactly one group (`padj` below `alpha`, mean at least `fold` times that elsewhere);
+    ``"regional"``: in several, or in none but weaker by `fold` in some; ``"global"``: neither, and in every group shown
+    to be within `fold` of the mean elsewhere (two one-sided tests at level `alpha`); ``"unclear"``: none of these is
+    shown; ``""``: silent.
+
+    References
+    ----------
+    Schuirmann (1987), J Pharmacokinet Biopharm 15:657 (two one-sided tests). Berger (1982), Technometrics 24:295 (all
+    of several tests at level `alpha` need no correction).
+    """
+    limit = np.log(fold)
+    raised = found.raised(padj, alpha=alpha, fold=fold).sum(axis=1)
+    lowered = ((padj < alpha) & (found.log_ratio <= -limit)).any(axis=1)
+    low, high = found.fold_limits(alpha)
+    even = ((low > 1.0 / fold) & (high < fold)) | (found.n < min_cells)
+    words = np.full(len(raised), UNCLEAR, dtype=object)
+    words[even.all(axis=1) & (raised == 0) & ~lowered] = GLOBAL
+    words[(raised == 0) & lowered] = REGIONAL
+    words[raised > 1] = REGIONAL
+    words[raised == 1] = LOCAL
+    words[(found.mean_in * found.n).sum(axis=1) == 0] = ""
+    return words
+
+
+def breadth(mean: np.ndarray) -> np.ndarray:
+    """How many groups a feature is spread over: the exponential of the entropy of its group means.
+
+    Parameters
+    ----------
+    mean
+        Features x groups, not negative.
+
+    Returns
+    -------
+    From 1 (one group) to the number of groups (the same mean in all); 0 for silent features.
+
+    References
+    ----------
+    Hill (1973), Ecology 54:427.
+    """
+    mean = np.nan_to_num(mean)
+    total = mean.sum(axis=1, keepdims=True)
+    share = np.divide(mean, total, out=np.zeros_like(mean), where=total > 0)
+    return np.where(total[:, 0] > 0, np.exp(special.entr(share).sum(axis=1)), 0.0)

@@ -1,0 +1,1 @@
+"""Rank-value encodings and what they keep."""

@@ -1,0 +1,48 @@
+"""What rank encodings divide counts by: the median of a gene where it is expressed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sparsesc._values import listing
+from sparsesc.door._counts import read_mapping
+from sparsesc.door._gene_names import check_coverage
+
+if TYPE_CHECKING:
+    pass
+
+
+def own_medians(counts: sparse.csr_matrix, sizes: np.ndarray, target_sum: float) -> np.ndarray:
+    """Median of the non-zero normalised values of every gene; NaN where there are none."""
+    n_per_row = np.diff(counts.indptr)
+    factor = np.divide(target_sum, sizes, out=np.ones_like(sizes), where=n_per_row > 0)
+    normalised = counts.data * np.repeat(factor, n_per_row)
+    columns = sparse.csr_matrix((normalised, counts.indices, counts.indptr), shape=counts.shape).tocsc()
+    median = np.full(counts.shape[1], np.nan)
+    for gene in np.flatnonzero(np.diff(columns.indptr)):
+        median[gene] = np.median(columns.data[columns.indptr[gene] : columns.indptr[gene + 1]])
+    return median
+
+
+def match_medians(medians: Any, names: pd.Index) -> tuple[np.ndarray, pd.Index]:
+    """Given medians in the order of the genes (NaN: none), and the genes without one."""
+    given = read_mapping(medians, name="medians").astype(np.float64)
+    bad = given.index[~(np.isfinite(given) & (given > 0))]
+    if len(bad):
+        msg = f"medians must be positive and finite; they are not for {listing(bad)}."
+        raise ValueError(msg)
+    check_coverage(given.index.to_numpy(dtype=object), names, name="medians")
+    median = given.reindex(names).to_numpy()
+    return median, names[np.isnan(median)]
+
+
+def over_median(counts: sparse.csr_matrix, median: np.ndarray) -> sparse.csr_matrix:
+    """Counts over medians in float64, without the genes that have none."""
+    values = counts.data / median[counts.indices]
+    kept = np.isfinite(values)
+    indptr = np.r_[0, np.cumsum(kept)][counts.indptr]
+    return sparse.csr_matrix((values[kept], counts.indices[kept], indptr), shape=counts.shape)

@@ -1,0 +1,1 @@
+"""Which genes drive the units of a model."""

@@ -1,0 +1,1 @@
+"""Gaussian autoencoders on counts: distributions, latents, studies."""

@@ -1,0 +1,1 @@
+"""Act on features: steer, suppress, compare conditions."""

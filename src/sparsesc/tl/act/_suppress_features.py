@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from sparsesc import _logging
+from sparsesc import _random as random
+from sparsesc._values import as_list, check_positive_int, listing
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
+from sparsesc.door._obs_columns import Labels, read_labels
+from sparsesc.stats.groups._transfer import known_elsewhere
+
+from ._removal import (
+    AFTER,
+    BEFORE,
+    RANDOM,
+    Cells,
+    State,
+    compared_states,
+    draw_rows,
+    helpful_number,
+    rank_features,
+    suppress,
+    transfer_rows,
+)
+from ._scib import check_scib, scib_rows
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+    from sparsesc._random import RNGLike, SeedLike
+
+_MOST_CELLS = 50_000  # among which neighbours are looked for
+_ENOUGH_OVERLAP = 0.5
+_TRANSFER = "transfer"
+
+
+def suppress_features(
+    adata: AnnData | MuData,
+    features: str | int | Sequence[str | int] | None = None,
+    *,
+    batch_key: str | None = None,
+    bio_keys: str | Sequence[str] | None = None,
+    key: str = "sae",
+    spare: float = 1.0,
+    n_features: int | Literal["transfer"] | None = None,
+    alpha: float = 0.05,
+    scale: float = 0.0,
+    label_keys: str | Sequence[str] | None = None,
+    holdout: float = 0.5,
+    n_levels: int = 3,
+    min_cells: int = 10,
+    n_permutations: int = 200,
+    n_controls: int = 5,
+    n_neighbors: int = 15,
+    n_scored: int = 10_000,
+    scib: bool | str | Sequence[str] = False,
+    key_added: str | None = None,
+    rng: SeedLike | RNGLike | None = 0,
+    progress_bar: bool | None = None,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Take features out of an embedding that know the batch and little else, and see whether that helped.
+
+    A cell at x with the code f becomes ``x + D(f') - D(f)``, where D is the decoder and f' the code without the
+    suppressed features: what the features do not describe stays as it is. Half of the cells choose the features, the
+    other half judge the result.
+
+    Parameters
+    ----------
+    adata
+        Cells with a fitted sparse autoencoder.
+    features
+        Features to suppress, by name or position. ``None``: chosen by `batch_key`.
+    batch_key
+        Column of ``obs`` with batches: donors, technologies, or a condition that is in the way.
+    bio_keys
+        Columns of ``obs`` with what is to stay, such as cell types. Dependence on the batch is looked for within each
+        combination of their labels. Cells without a label neither choose nor judge, but are cleaned like all.
+    key
+        Name of the sparse autoencoder.
+    spare
+        Features are spared that know a larger share of biology than of the batch: whose information about `bio_keys`
+        (within batches), over its entropy and times this, reaches their information about the batch (within labels)
+        over its entropy. 0 spares none.
+    n_features
+        Suppress at most so many features, those with most information about the batch. ``"transfer"``: as many as make
+        the choosing cells hand labels over best, which may be none. ``None``: all that depend on the batch and are not
+        spared.
+    alpha
+        Features whose dependence on the batch does not beat shuffled batches at this level (for all features together)
+        are not touched.
+    scale
+        What an activation is multiplied by: 0 removes the feature, values below 1 weaken it.
+    label_keys
+        Columns of ``obs`` whose labels are handed over between batches to judge the result. ``None``: `bio_keys`.
+    holdout
+        Share of the cells that judge; drawn alike from every batch and combination of labels.
+    n_levels
+        Levels into which the activations of a feature are cut, besides silence.
+    min_cells
+        Features that are active in fewer of the choosing cells are not touched.
+    n_permutations
+        How often batches (and labels) are shuffled.
+    n_controls
+        Draws of random features.
+    n_neighbors
+        Neighbours that vote for a label.
+    n_scored
+        At most so many of the judging cells are scored, drawn by `rng`; neighbours are looked for among at most 50,000
+        cells.
+    scib
+        Also score by scib-metrics (the extra ``scib``): ``True`` for ``"silhouette_label"``,
+        ``"nmi_ari_cluster_labels_kmeans"``, ``"clisi_knn"`` (about biology), ``"bras"``, ``"ilisi_knn"``,
+        ``"kbet_per_label"``, ``"graph_connectivity"`` and ``"pcr_comparison"`` (about batches), or names of some. Their
+        first calls take minutes, because they are compiled.
+    key_added
+        Entry of ``obsm`` for the cleaned embedding. ``None``: ``"{use_rep}_clean"``.
+    rng
+        Draws cells, shuffled batches and random features.
+    progress_bar
+        Show a progress bar. ``None``: unless verbosity is 0.
+    copy
+        Return a copy instead of writing to `adata`.
+
+    Returns
+    -------
+    ``None``, or the copy when ``copy=True``, with
+
+    ``obsm["{use_rep}_clean"]``
+        The embedding of all cells without the features, float32 (or ``obsm[key_added]``).
+    ``uns[key]["suppression"]``
+        A dict of tables, and of `params` (what was asked):
+
+        `features`: one row a feature, suppressed ones first: `feature`, `n_cells` and `mean_active` (over all cells),
+        and with `batch_key` the `information` about the batch within labels in the choosing cells (nats, held out cell
+        by cell, less its mean under shuffled batches), its `share` of the entropy of the batch, `pval`, `padj`
+        (family-wise), `information_heldout` and `pval_heldout` (the same in the judging cells, which did not choose),
+        `bio_information` and `bio_share` (about labels within batches, likewise; NaN without `bio_keys`), `spared`
+        (depends on the batch, but more on biology); and `suppressed`.
+
+        With `batch_key` and labels `transfer`: for each `label_key` and `batch` the `accuracy` and `macro_f1` with
+        which the judging cells of that batch get their label from the nearest cells of all other batches, `n_cells`
+        (of labels that another batch has), and `norm`, the mean length of the move, for each `state` and `draw`:
+        ``"before"``, ``"after"``, ``"random_features"`` (as many others), ``"matched_features"`` (others with a similar
+        sum of squared activations) and ``"batch_means"`` (no features: batches shifted by their mean difference within
+        labels, as the choosing cells have it).
+
+        With `scib` also `scib`: `label_key`, `state`, `draw`, `metric`, `about` (``"bio"`` or ``"batch"``), `value`,
+        of the judging cells.
+
+    Raises
+    ------
+    ImportError
+        If `scib` is asked for and scib-metrics is not installed.
+    KeyError
+        If there is no sparse autoencoder under `key`, or no such feature or column.
+    TypeError
+        If a column of labels holds numbers.
+    ValueError
+        If neither features nor `batch_key` are given, there is only one batch, batch and labels cannot be told apart,
+        an option is out of its range, or `key_added` is the embedding itself.
+
+    Notes
+    -----
+    Confounding. Where batches differ in composition, a feature of a cell type depends on the batch although nothing is
+    wrong with it. With `bio_keys`, dependence is conditional: the mean over labels of the information within each
+    label, against batches shuffled within labels. Only labels that several batches have can say anything; if none has,
+    this is an error, because then no method can tell batch from biology. Without `bio_keys` composition counts as
+    batch.
+
+    Information is the mutual information of the batch with the level of a feature, see
+    :func:`sparsesc.stats.information_test`. Each cell is judged by the shares among all others, so an independent
+    feature has none on average, in few cells as in many.
+
+    Read `transfer` beside the random features, and beside ``"batch_means"``: a mean shift takes no autoencoder. A gain
+    smaller than the spread over draws, or over `rng`, is none. Suppression can mix batches well (`scib`) and not help a
+    transfer at all: a shift that all cells of a batch share does not change who is nearest.
+
+    When not to use it: features that stand for one type in one batch hold that type's place, and without them it is
+    lost; wide codes have more of them, and `spare` above 1 touches fewer. A feature may carry biology that no column
+    describes, such as a state that only sick donors have: nothing protects it. Embeddings that a model with batches
+    made (scVI with ``batch_key``) have little left to suppress. Do not test differences between batches on the cleaned
+    embedding: it was made to have none. Labels of the judging cells are used for scores alone, but the autoencoder may
+    have seen these cells.
+
+    References
+    ----------
+    Pedrocchi, Barkmann, Joudaki and Boeva (2025), Sparse Autoencoders Reveal Interpretable Features in Single-Cell
+    Foundation Models, bioRxiv 2025.10.22.681631. Luecken et al. (2022), Benchmarking atlas-level data integration in
+    single-cell genomics, *Nature Methods* 19, 41-50 (the scores of scib).
+    """
+    counts: dict[str, Any] = {"n_levels": n_levels, "min_cells": min_cells, "n_permutations": n_permutations}
+    counts |= {"n_neighbors": n_neighbors, "n_scored": n_scored}
+    counts |= {} if n_features in (None, _TRANSFER) else {"n_features": n_features}
+    counts |= {"n_controls": n_controls} if n_controls else {}
+    for name, value in counts.items():
+        check_positive_int(value, name=name)
+    _check_numbers(spare, scale, holdout=holdout, alpha=alpha)
+    names = check_scib(scib)
+    table = check.get_feature_table(adata, key)
+    use_rep = str(check.get_sae_slot(adata, key)[_keys.PARAMS]["use_rep"])
+    X, codes = check.get_rep(adata, use_rep), check.get_codes(adata, key)
+    W = np.asarray(check.get_sae_slot(adata, key)[_keys.WEIGHTS]["W_dec"], dtype=np.float64)
+    added = _check_slot(adata, key_added, use_rep, key)
+    chosen = None if features is None else check.feature_names(adata, features, key)
+    if batch_key is None:
+        _check_without_batches(chosen, bio_keys=bio_keys, label_keys=label_keys, scib=names)
+    generator = random.as_generator(rng)
+
+    described = pd.DataFrame({"feature": table.index.astype(str), "n_cells": table["n_cells"].to_numpy()})
+    described["mean_active"] = table["mean_active"].to_numpy()
+    cells, labels = None, []
+    with _logging.progress(desc="suppress_features", enabled=progress_bar) as bar:
+        if batch_key is not None:
+            bio = [read_labels(adata, name) for name in as_list(bio_keys or [])]
+            labels = [read_labels(adata, name) for name in as_list(label_keys or [])] or bio
+            cells = Cells.read(_batches(adata, batch_key), bio, holdout, generator)
+            _check_cells(cells, batch_key, [column.name for column in bio])
+            labels = [column for column in labels if _can_be_judged(column, cells)]
+            if n_features == _TRANSFER and not labels:
+                msg = f"n_features={_TRANSFER!r} needs labels that several batches have: name bio_keys or label_keys."
+                raise ValueError(msg)
+            ranked, order = rank_features(
+                codes,
+                cells,
+                labelled=bool(bio),
+                spare=spare,
+                alpha=alpha,
+                n_levels=n_levels,
+                min_cells=min_cells,
+                n_permutations=n_permutations,
+                rng=generator,
+            )
+            described = pd.concat([described, ranked], axis=1)
+            bar.update()
+            if n_features == _TRANSFER and chosen is None:
+                options: dict[str, Any] = {"scale": scale, "n_neighbors": n_neighbors, "n_scored": n_scored}
+                order = order[: helpful_number(codes, X, W, order, cells, labels, **options, rng=generator)]
+            elif chosen is None:
+                order = order[:n_features]
+            described["suppressed"] = np.isin(np.arange(len(described)), order)
+        if chosen is not None:
+            described["suppressed"] = described["feature"].isin(chosen)
+            if "spared" in described:
+                described["spared"] &= ~described["suppressed"]
+        gone = np.flatnonzero(described["suppressed"])
+        cleaned = suppress(codes, X, W, gone, scale=scale)
+        by = ["suppressed", "information"] if cells is not None else ["suppressed"]
+        written: dict[str, Any] = {
+            "features": described.sort_values(by, ascending=False, kind="stable", ignore_index=True)
+        }
+        if cells is not None and labels:
+            states = compared_states(
+                codes,
+                X,
+                W,
+                gone,
+                cells,
+                alive=np.flatnonzero(~table["dead"].to_numpy(dtype=bool)),
+                scale=scale,
+                n_controls=n_controls,
+                rng=generator,
+            )
+            written |= _judged(states, labels, cells, names, n_neighbors, n_scored, generator, bar.update)
+
+    asked: dict[str, Any] = {"use_rep": use_rep, "key_added": added, "scale": float(scale), "n_suppressed": len(gone)}
+    asked |= {"chosen_by": "name" if chosen is not None else "batch_key"}
+    if cells is not None:
+        asked |= {"batch_key": batch_key, "bio_keys": np.array(as_list(bio_keys or []), dtype=object)}
+        asked |= {"label_keys": np.array([column.name for column in labels], dtype=object), "spare": float(spare)}
+        asked |= {"n_features": _TRANSFER} if n_features == _TRANSFER else {}
+        asked |= {"alpha": float(alpha), "holdout": float(holdout), "n_choosing": int((~cells.held).sum())}
+        asked |= {"n_judging": int(cells.held.sum()), "rng": random.describe(rng)} | counts
+    adata = check.writable(adata, copy=copy)
+    adata.obsm[added] = cleaned
+    adata.uns[key][_keys.SUPPRESSION] = written | {_keys.PARAMS: asked}
+    _report(written, batch_key, added, key)
+    return adata if copy else None
+
+
+def _check_numbers(spare: float, scale: float, **shares: float) -> None:
+    for name, value in shares.items():
+        if not 0 < value < 1:
+            msg = f"{name} must lie between 0 and 1, found {value!r}."
+            raise ValueError(msg)
+    if not 0 <= spare < np.inf:
+        msg = f"spare must be a number of at least 0, found {spare!r}."
+        raise ValueError(msg)
+    if not 0 <= scale < 1:
+        msg = f"scale must be at least 0 and below 1 (1 would change nothing), found {scale!r}."
+        raise ValueError(msg)
+
+
+def _check_slot(adata: AnnData | MuData, key_added: str | None, use_rep: str, key: str) -> str:
+    if key_added is None:
+        return _keys.clean_key(use_rep)
+    if not isinstance(key_added, str) or not key_added or "/" in key_added:
+        msg = f"key_added must be a non-empty string without '/', found {key_added!r}."
+        raise ValueError(msg)
+    if key_added in (use_rep, _keys.sae_keys(key).codes):
+        msg = f"key_added={key_added!r} would overwrite what the autoencoder works on. Choose another name."
+        raise ValueError(msg)
+    return key_added
+
+
+def _check_without_batches(chosen: Any, **given: Any) -> None:
+    if chosen is None:
+        msg = "Nothing says what to suppress: name features, or give batch_key, the column of adata.obs with batches."
+        raise ValueError(msg)
+    needless = [f"{name}={value!r}" for name, value in given.items() if value]
+    if needless:
+        msg = f"{' and '.join(needless)} needs batch_key, the column of adata.obs with batches."
+        raise ValueError(msg)
+
+
+def _batches(adata: AnnData | MuData, batch_key: str) -> Labels:
+    return read_labels(adata, batch_key, integers=True)
+
+
+def _check_cells(cells: Cells, batch_key: str, bio: Sequence[str]) -> None:
+    """There are batches, on both sides, and labels that several of them have."""
+    if len(cells.names) < 2:
+        msg = f"adata.obs[{batch_key!r}] has {len(cells.names)} batches among cells with all labels: 2 are needed."
+        raise ValueError(msg)
+    if not cells.held.any() or cells.held.all():
+        msg = f"{len(cells.rows)} cells with a batch and all labels are too few to be halved."
+        raise ValueError(msg)
+    if cells.overlap == 0:
+        msg = (
+            f"No label of {listing(bio)} has cells of two batches of {batch_key!r}: batch and biology cannot be "
+            "told apart. Name fewer or coarser bio_keys, or name the features to suppress yourself."
+        )
+        raise ValueError(msg)
+    if cells.overlap < _ENOUGH_OVERLAP:
+        _logging.warning(
+            f"Only {cells.overlap:.0%} of the cells have labels of {listing(bio)} that several batches of "
+            f"{batch_key!r} share: the others say nothing about batches."
+        )
+
+
+def _can_be_judged(column: Labels, cells: Cells) -> bool:
+    if known_elsewhere(column.codes[cells.rows], cells.batches)[cells.held].any():
+        return True
+    _logging.warning(f"No label of {column.name!r} is in two batches: it is not handed over.")
+    return False
+
+
+def _judged(
+    states: Iterator[State],
+    labels: Sequence[Labels],
+    cells: Cells,
+    metrics: Sequence[str],
+    n_neighbors: int,
+    n_scored: int,
+    rng: np.random.Generator,
+    update: Any,
+) -> dict[str, pd.DataFrame]:
+    """Tables of the transfer and of scib's scores, over all states."""
+    pool = draw_rows(np.arange(len(cells.rows)), _MOST_CELLS, rng)
+    asked = draw_rows(np.flatnonzero(cells.held[pool]), n_scored, rng)
+    queries = np.isin(np.arange(len(pool)), asked)
+    start: np.ndarray | None = None
+    transfer: list[dict[str, Any]] = []
+    scores: list[dict[str, Any]] = []
+    for state in states:
+        start = state.X if start is None else start  # the first state is that before
+        transfer += transfer_rows(state, labels, cells, pool, queries, start=start, n_neighbors=n_neighbors)
+        for column in labels if metrics else ():
+            codes = column.codes[cells.rows[pool[asked]]]
+            rows = pool[asked][codes >= 0]
+            about = {"label_key": column.name, "state": state.name, "draw": state.draw}
+            found = scib_rows(metrics, state.X[rows], start[rows], codes[codes >= 0], cells.batches[rows])
+            scores += [about | row for row in found]
+        update()
+    tables = {"transfer": pd.DataFrame(transfer)}
+    return tables | ({"scib": pd.DataFrame(scores)} if scores else {})
+
+
+def _report(written: dict[str, Any], batch_key: str | None, added: str, key: str) -> None:
+    table = written["features"]
+    said = f"{int(table['suppressed'].sum())} of {len(table)} features suppressed"
+    if batch_key is not None:
+        said += f" ({int(table['spared'].sum())} more depend on {batch_key!r} and are spared)"
+        if not table["suppressed"].any():
+            _logging.warning(f"No feature depends on {batch_key!r} more than on biology: the embedding stays as it is.")
+    if "transfer" in written:
+        scores = written["transfer"].groupby("state")["accuracy"].mean()
+        said += f"; labels handed over between batches: {scores[BEFORE]:.3f} right before, {scores[AFTER]:.3f} after"
+        said += f", {scores[RANDOM]:.3f} without random features" if RANDOM in scores else ""
+    _logging.info(f"suppress_features: {said}; added obsm['{added}'] and uns['{key}']['{_keys.SUPPRESSION}']")

@@ -1,0 +1,1 @@
+"""Fit features, apply them, and judge the fit."""

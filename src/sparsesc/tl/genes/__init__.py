@@ -1,0 +1,1 @@
+"""Genes and gene sets of features."""

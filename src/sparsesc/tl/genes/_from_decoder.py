@@ -1,0 +1,204 @@
+"""Genes of features by what a decoder makes of them: derivatives instead of comparisons of cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sparsesc import _logging
+from sparsesc import _random as random
+from sparsesc._values import listing
+from sparsesc.decoders import Decoder, LinearDecoder, as_decoder, log2_expression
+from sparsesc.door import _checks as check
+from sparsesc.door import _keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sparsesc._random import RNGLike, SeedLike
+
+METHOD = "decoder"
+_CELLS = 100  # active cells of a feature that its derivative is averaged over
+_BLOCK_VALUES = 4_000_000
+_SHOWN_GENES = 5
+
+
+def decoder_genes(
+    adata: AnnData,
+    decoder: Any,
+    *,
+    key: str,
+    layer: str | None,
+    n_top: int | None,
+    direction: str,
+    min_cells: int,
+    store: Any,
+    progress_bar: bool | None,
+    rng: SeedLike | RNGLike | None,
+    copy: bool,
+) -> AnnData | None:
+    """What ``feature_genes(method="decoder")`` does; see there."""
+    if store is False:
+        msg = "method='decoder' keeps its effects in varm, where gene sets are tested from: leave out store."
+        raise ValueError(msg)
+    codes = check.get_codes(adata, key)
+    table = check.get_feature_table(adata, key)
+    slot = check.get_sae_slot(adata, key)
+    use_rep = str(slot[_keys.PARAMS]["use_rep"])
+    X = check.get_rep(adata, use_rep)
+    W = np.asarray(slot[_keys.WEIGHTS]["W_dec"], dtype=np.float32)
+    decodes = as_decoder(adata, decoder, use_rep=use_rep, layer=layer)
+    place = decodes.genes.get_indexer(adata.var_names)
+    if not (place >= 0).any():
+        msg = (
+            f"None of the decoder's genes ({listing(decodes.genes[:4])}) is in adata.var_names "
+            f"({listing(adata.var_names[:4])})."
+        )
+        raise ValueError(msg)
+    tested = np.flatnonzero(np.bincount(codes.indices, minlength=codes.shape[1]) >= min_cells)
+    if not len(tested):
+        msg = f"None of the {len(table)} features is active in at least min_cells={min_cells} cells. Lower min_cells."
+        raise ValueError(msg)
+    effects = _Effects(decodes, adata.obs_names, X, codes, W, random.as_generator(rng))
+    earlier = _contrast_scores(adata, slot, key)
+    scores = np.zeros((adata.n_vars, len(table)), np.float32)
+    tables = []
+    for part in _logging.progress(
+        effects.parts(tested), total=effects.n_parts(len(tested)), desc="genes", enabled=progress_bar
+    ):
+        for feature, score, logfc, sd, n in part:
+            scores[place >= 0, feature] = score[place[place >= 0]]
+            top = _best(score, n_top, direction)
+            tables.append(
+                {
+                    "feature": np.full(len(top), feature),
+                    "gene": top,
+                    "score": score[top],
+                    "logfc": logfc[top],
+                    "rank": np.arange(1, len(top) + 1),
+                    "sd": sd[top],
+                    "n_cells": np.full(len(top), n),
+                }
+            )
+    joined = {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
+    genes = pd.DataFrame(
+        {
+            "feature": table.index.astype(str).take(joined["feature"]),
+            "gene": decodes.genes.take(joined["gene"]),
+            "score": joined["score"],
+            "logfc": joined["logfc"],
+            "pval": np.nan,
+            "padj": np.nan,
+            "rank": joined["rank"],
+            "sd": joined["sd"],
+            "n_cells": joined["n_cells"],
+        }
+    )
+    if earlier is not None:
+        at = adata.var_names.get_indexer(genes["gene"])
+        known = at >= 0
+        genes["score_contrast"] = np.where(known, earlier[np.maximum(at, 0), joined["feature"]], np.nan)
+    up = genes[genes["score"] > 0].groupby("feature", sort=False)["gene"]
+    top = up.apply(lambda g: ",".join(g[:_SHOWN_GENES]))
+    table["top_genes"] = top.reindex(table.index).fillna("").astype(str)
+
+    adata = check.writable(adata, copy=copy)
+    slot = adata.uns[key]
+    adata.varm[_keys.sae_keys(key).genes] = scores
+    slot[_keys.GENES] = genes
+    slot[_keys.FEATURES] = table
+    asked = {
+        "method": METHOD,
+        "decoder": type(decodes).__name__,
+        "direction": direction,
+        "n_top": -1 if n_top is None else n_top,
+        "min_cells": min_cells,
+        "rng": random.describe(rng),
+        "n_obs": adata.n_obs,
+        "n_features_tested": len(tested),
+        "n_genes_tested": int((place >= 0).sum()),
+        "scale": decodes.scale,
+        "stored": True,
+    }
+    slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"feature_genes": asked}
+    _logging.info(
+        f"feature_genes: decoded effects of {len(tested)} features on {asked['n_genes_tested']} genes; added "
+        f"varm['{_keys.sae_keys(key).genes}'] and uns['{key}']['{_keys.GENES}']"
+    )
+    return adata if copy else None
+
+
+class _Effects:
+    """Derivatives of expression along features, averaged over cells in which they are active."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        cells: pd.Index,
+        X: np.ndarray,
+        codes: sparse.csr_matrix,
+        W: np.ndarray,
+        rng: np.random.Generator,
+    ) -> None:
+        self._decoder, self._cells, self._X, self._W, self._rng = decoder, cells, X, W, rng
+        self._columns = codes.tocsc()
+        # a linear decoder says the same for every cell
+        self._most = 1 if isinstance(decoder, LinearDecoder) else _CELLS
+        self._together = max(1, _BLOCK_VALUES // (len(decoder.genes) * self._most))
+
+    def n_parts(self, n: int) -> int:
+        """How many parts there are for so many features."""
+        return -(-n // self._together)
+
+    def parts(self, features: np.ndarray) -> Any:
+        """For each feature: position, derivative, effect at its activations, its spread over cells, cells."""
+        for i in range(0, len(features), self._together):
+            yield self._some(features[i : i + self._together])
+
+    def _some(self, features: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray, int]]:
+        rows, activations, means = [], [], []
+        for feature in features:
+            start, end = self._columns.indptr[feature : feature + 2]
+            active, value = self._columns.indices[start:end], self._columns.data[start:end]
+            means.append(float(value.mean()))
+            taken = np.arange(len(active))
+            if len(active) > self._most:
+                taken = np.sort(self._rng.choice(len(active), self._most, replace=False))
+            rows.append(active[taken])
+            activations.append(value[taken].astype(np.float64))
+        at = np.concatenate(rows)
+        V = np.repeat(self._W[features], [len(r) for r in rows], axis=0)
+        value, slope = self._decoder.jvp(self._X[at], V, self._decoder.covariates(self._cells[at]))
+        slope = log2_expression(value, self._decoder.scale, slope)
+        out = []
+        first = 0
+        for feature, active, mean in zip(features, activations, means, strict=True):
+            mine = slope[first : first + len(active)]
+            first += len(active)
+            if self._most == 1:
+                out.append((int(feature), mine[0], mine[0] * mean, np.zeros(mine.shape[1]), self._n(feature)))
+                continue
+            effect = mine * active[:, None]
+            out.append((int(feature), mine.mean(0), effect.mean(0), effect.std(0), len(active)))
+        return out
+
+    def _n(self, feature: int) -> int:
+        return int(self._columns.indptr[feature + 1] - self._columns.indptr[feature])
+
+
+def _best(score: np.ndarray, n_top: int | None, direction: str) -> np.ndarray:
+    sign = {"up": score, "down": -score, "both": np.abs(score)}[direction]
+    order = np.argsort(-sign, kind="stable")
+    order = order[sign[order] > 0]
+    return order if n_top is None else order[:n_top]
+
+
+def _contrast_scores(adata: AnnData, slot: Any, key: str) -> np.ndarray | None:
+    """Scores of an earlier contrast, to stand beside the derivatives."""
+    asked = slot[_keys.PARAMS].get("feature_genes", {})
+    name = _keys.sae_keys(key).genes
+    fits = name in adata.varm and bool(asked.get("stored", False)) and asked.get("method") == "contrast"
+    return np.asarray(adata.varm[name]) if fits else None

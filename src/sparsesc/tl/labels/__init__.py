@@ -1,0 +1,1 @@
+"""Features beside labels, and beside each other."""

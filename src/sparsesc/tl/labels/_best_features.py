@@ -1,0 +1,146 @@
+"""Names for features and features for labels: chosen on one part of the cells, scored on the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sparsesc.door._obs_columns import Labels
+from sparsesc.stats.core._ranks import RankedColumns
+from sparsesc.stats.groups._association import GroupAssociation, group_association
+from sparsesc.stats.groups._f1 import f1_at
+from sparsesc.stats.groups._singular import singular_groups
+
+# Columns of the feature table that are written here, and replaced by each call.
+COLUMNS = (
+    "label",
+    "label_r",
+    "label_auroc",
+    "label_f1",
+    "label_r_heldout",
+    "label_auroc_heldout",
+    "label_f1_heldout",
+    "singular",
+    "singular_label",
+    "singular_r",
+)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One column of labels on both parts of the cells."""
+
+    train: GroupAssociation
+    test: GroupAssociation
+    ranked: RankedColumns
+    """Codes of the held-out cells, and their groups."""
+    groups: np.ndarray
+    eligible: np.ndarray
+    """Categories with enough cells, and cells on both sides."""
+
+    @classmethod
+    def score(
+        cls, labels: Labels, held: np.ndarray, train: RankedColumns, test: RankedColumns, *, min_cells: int
+    ) -> HeldOut:
+        """Associations on both parts; `held` marks the cells that `test` holds, among those with a label."""
+        n = len(labels.categories)
+        inside = group_association(train, labels.codes[labels.known & ~held], n)
+        groups = labels.codes[labels.known & held]
+        outside = group_association(test, groups, n)
+        eligible = labels.sizes >= min_cells
+        for part in (inside, outside):
+            eligible &= (part.n > 0) & (part.n < part.n.sum())
+        return cls(inside, outside, test, groups, eligible)
+
+    def f1(self, features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """F1 on the held-out cells, at the threshold that was best on the others."""
+        thresholds = self.train.threshold[features, wanted]
+        n_groups = len(self.eligible)
+        return f1_at(
+            self.ranked, self.groups, features=features, wanted=wanted, thresholds=thresholds, n_groups=n_groups
+        )
+
+
+def name_features(
+    columns: list[Labels], whole: list[GroupAssociation], parts: list[HeldOut], index: pd.Index
+) -> pd.DataFrame:
+    """The category each feature marks best, by Pearson r in the cells for choosing; empty where r is not positive."""
+    r = np.concatenate([np.where(part.eligible, part.train.pearson_r, -np.inf) for part in parts], axis=1)
+    names = label_names(columns)
+    best = r.argmax(axis=1)
+    named = r[np.arange(len(r)), best] > 0
+    label = np.where(named, np.array(names, dtype=object)[best], "")
+    out = pd.DataFrame({"label": label}, index=index, dtype=str)
+    scores = {name: np.full(len(r), np.nan) for name in COLUMNS[1:7]}
+    start = 0
+    for column, stats, part in zip(columns, whole, parts, strict=True):
+        stop = start + len(column.categories)
+        features = np.flatnonzero(named & (best >= start) & (best < stop))
+        wanted = best[features] - start
+        scores["label_r"][features] = stats.pearson_r[features, wanted]
+        scores["label_auroc"][features] = stats.auroc[features, wanted]
+        scores["label_f1"][features] = stats.f1[features, wanted]
+        scores["label_r_heldout"][features] = part.test.pearson_r[features, wanted]
+        scores["label_auroc_heldout"][features] = part.test.auroc[features, wanted]
+        scores["label_f1_heldout"][features] = part.f1(features, wanted)
+        start = stop
+    return out.assign(**scores)
+
+
+def mark_singular(
+    columns: list[Labels], whole: list[GroupAssociation], threshold: float, index: pd.Index
+) -> pd.DataFrame:
+    """Features with ``|r| > threshold`` for exactly one category of all columns."""
+    r = np.concatenate([stats.pearson_r for stats in whole], axis=1)
+    which = singular_groups([stats.pearson_r for stats in whole], threshold)
+    singular = which >= 0
+    names = np.array(label_names(columns), dtype=object)
+    return pd.DataFrame(
+        {
+            "singular": singular,
+            "singular_label": pd.Series(np.where(singular, names[which], ""), index=index, dtype=str),
+            "singular_r": np.where(singular, r[np.arange(len(r)), which], np.nan),
+        },
+        index=index,
+    )
+
+
+def name_labels(
+    columns: list[Labels],
+    whole: list[GroupAssociation],
+    padj: list[np.ndarray],
+    parts: list[HeldOut],
+    features: pd.Index,
+) -> pd.DataFrame:
+    """The feature that is clearest for each category with enough cells, by AUROC in the cells for choosing."""
+    tables = []
+    for column, stats, adjusted, part in zip(columns, whole, padj, parts, strict=True):
+        wanted = np.flatnonzero(part.eligible)
+        best = part.train.auroc[:, wanted].argmax(axis=0)
+        scores = {
+            "auroc_heldout": part.test.auroc[best, wanted],
+            "f1_heldout": part.f1(best, wanted),
+            "pearson_r_heldout": part.test.pearson_r[best, wanted],
+            "auroc": stats.auroc[best, wanted],
+            "f1": stats.f1[best, wanted],
+            "pearson_r": stats.pearson_r[best, wanted],
+            "padj": adjusted[best, wanted],
+        }
+        first = {
+            "key": np.full(len(wanted), column.name, dtype=object),
+            "category": np.array(column.categories, dtype=object)[wanted],
+            "feature": features.astype(str).to_numpy(dtype=object)[best],
+            "n_cells": column.sizes[wanted],
+        }
+        tables.append(pd.DataFrame(first | scores))
+    out = pd.concat(tables, ignore_index=True)
+    return out.astype({"key": str, "category": str, "feature": str})
+
+
+def label_names(columns: list[Labels]) -> list[str]:
+    """All categories in order; with the name of their column where there are several."""
+    if len(columns) == 1:
+        return columns[0].categories
+    return [f"{column.name}: {category}" for column in columns for category in column.categories]
