@@ -48,7 +48,7 @@ class Family:
 
     null: Callable[[np.random.Generator], Draw]
     """Nothing is to be found."""
-    n_null: int
+    n_permutations: int
     mixture: Callable[[np.random.Generator], Draw] | None = None
     """Something is, and it is known what."""
     n_mixture: int = 20
@@ -56,8 +56,10 @@ class Family:
     """Whether it reads cells or gene sets that do not come with the dependencies."""
 
 
-def _samples(design: str, n_null: int, changed: int = 10) -> Family:
-    return Family(lambda rng: donors(rng, design), n_null, lambda rng: donors(rng, design, changed=changed), 100)
+def _samples(design: str, n_permutations: int, changed: int = 10) -> Family:
+    return Family(
+        lambda rng: donors(rng, design), n_permutations, lambda rng: donors(rng, design, changed=changed), 100
+    )
 
 
 FAMILIES: dict[str, Family] = {
@@ -172,7 +174,7 @@ def locality(draw: Draw) -> pd.DataFrame:
 
 def absorption(draw: Draw) -> pd.DataFrame:
     # by default, a feature that takes a tenth of a label over is called a part of it
-    ssc.tl.feature_absorption(draw.adata, "label", least_gain=0.1)
+    ssc.tl.feature_absorption(draw.adata, "label", min_gain=0.1)
     table = draw.adata.uns["sae"]["absorption"].rename(columns={"category": "target"})
     return table.assign(feature="all")
 
@@ -210,7 +212,7 @@ def differential(draw: Draw, **options: object) -> pd.DataFrame:
 
 def about_batches(draw: Draw, *, held_out: bool = False) -> pd.DataFrame:
     few = {"n_permutations": 39, "n_controls": 1, "n_scored": 200, "progress_bar": False}
-    ssc.tl.suppress_features(draw.adata, batch_key="batch", bio_keys="label", spare=0, **few)
+    ssc.tl.suppress_features(draw.adata, batch_key="batch", bio_keys="label", bio_margin=0, **few)
     table = draw.adata.uns["sae"]["suppression"]["features"].assign(target="batch")
     if held_out:  # nothing adjusts these: they are looked at for features that were chosen
         table = table.drop(columns=["pval", "padj"]).rename(columns={"pval_heldout": "pval"})
@@ -228,9 +230,9 @@ class Positions:
 
 
 def impact(draw: Draw, contrast: bool) -> pd.DataFrame:
-    options = {"n_null": 200, "progress_bar": False}
+    options = {"n_permutations": 200, "progress_bar": False}
     if contrast:
-        options |= {"n_null": 100, "groupby": "condition", "sample_key": "sample"}
+        options |= {"n_permutations": 100, "groupby": "condition", "sample_key": "sample"}
     ssc.tl.geneset_impact(draw.adata, draw.net, **options)
     table = ssc.get.geneset_impact(draw.adata, table="contrast" if contrast else "impact")
     return table.rename(columns={"unit": "feature", "term": "target"})

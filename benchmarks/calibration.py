@@ -48,7 +48,7 @@ def measure(name: str, *, quick: bool) -> dict[str, object]:
 
     begun = time.process_time()
     p, any_found = [], []
-    for seed in range(draws(family.n_null)):
+    for seed in range(draws(family.n_permutations)):
         draw = family.null(np.random.default_rng([1, seed]))
         draw.seed = seed
         table = test.run(draw)

@@ -112,14 +112,14 @@ def settings(d: int, n: int) -> Iterator[tuple[str, dict]]:
     yield "matryoshka from F/4, kmeans, twice k, twice F", {"nested": 4, "width": 2, **twice}
     yield "matryoshka from F/4, kmeans, four times k, twice F", {"nested": 4, "width": 2, "sparsity": 4, **start}
     for weight in ("1/2", "2/3", "3/4"):
-        whole = {"whole_weight": float(Fraction(weight)), **twice}
+        whole = {"full_width_weight": float(Fraction(weight)), **twice}
         yield f"matryoshka from F/16, kmeans, twice k, weight {weight}", {"nested": 16, **whole}
-    whole = {"nested": 16, "whole_weight": 2 / 3, "noise": 1.0, "align": 5.0, **twice}
+    whole = {"nested": 16, "full_width_weight": 2 / 3, "noise": 1.0, "tie_strength": 5.0, **twice}
     yield "matryoshka from F/16, kmeans, twice k, weight 2/3, noise 1, pull 5", whole
-    yield "matryoshka from F/4, kmeans, twice k, weight 2/3", {"nested": 4, "whole_weight": 2 / 3, **twice}
-    for noise, align in ((0.3, 15.0), (1.0, 15.0), (0.6, 5.0), (0.6, 45.0), (1.0, 5.0)):
-        told = [f"noise {noise:g}"] * (noise != 0.6) + [f"pull {align:g}"] * (align != 15)
-        change = {"nested": 4, "noise": noise, "align": align, **twice}
+    yield "matryoshka from F/4, kmeans, twice k, weight 2/3", {"nested": 4, "full_width_weight": 2 / 3, **twice}
+    for noise, tie_strength in ((0.3, 15.0), (1.0, 15.0), (0.6, 5.0), (0.6, 45.0), (1.0, 5.0)):
+        told = [f"noise {noise:g}"] * (noise != 0.6) + [f"pull {tie_strength:g}"] * (tie_strength != 15)
+        change = {"nested": 4, "noise": noise, "tie_strength": tie_strength, **twice}
         yield f"matryoshka from F/4, kmeans, twice k, {', '.join(told)}", change
     for read in READ:
         yield f"matryoshka from F/4, kmeans, twice k, {read}", {"nested": 4, "read": read, **twice}
@@ -137,8 +137,8 @@ def trained(X: np.ndarray, seed: int, change: dict) -> tuple[object, np.ndarray]
     k = round(np.clip(round(X.shape[1] / 6), 4, 32) * change.pop("sparsity", 1))
     most = change.pop("nested", None)
     if most is not None:
-        change["prefixes"] = tuple(n_features // part for part in (16, 8, 4, 2, 1) if part <= most)
-        change.setdefault("whole_weight", 1 / len(change["prefixes"]))
+        change["matryoshka_widths"] = tuple(n_features // part for part in (16, 8, 4, 2, 1) if part <= most)
+        change.setdefault("full_width_weight", 1 / len(change["matryoshka_widths"]))
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(X), bool)
     held_out[rng.permutation(len(X))[: round(len(X) / 10)]] = True

@@ -111,11 +111,13 @@ def representations(X: np.ndarray) -> dict[str, Callable[[int], object]]:
         f"fit_sae: default (F {width}, k {k})": lambda seed: trained(X, seed),
         "fit_sae: default, and one dense direction": lambda seed: with_dense(X, seed),
     }
-    equal = {"prefixes with equal weights": {"whole_weight": 1 / 5}} if k > 8 else {}  # as by default of few dimensions
+    equal = (
+        {"nested widths with equal weights": {"full_width_weight": 1 / 5}} if k > 8 else {}
+    )  # as by default of few dimensions
     changes = equal | {
         "batchtopk": {"architecture": "batchtopk"},
         "random start": {"init": "random"},
-        "noise 1, pull 5": {"noise": 1.0, "align": 5.0},
+        "noise 1, pull 5": {"noise": 1.0, "tie_strength": 5.0},
         f"F {WIDE}, k {MOST}": {"n_features": WIDE, "k": MOST},
     }
     return made | {f"fit_sae: {name}": partial(trained, X, **change) for name, change in changes.items()}
@@ -160,8 +162,8 @@ def study(names: list[str], kept: Kept, *, quick: bool) -> Iterator[tuple[pd.Dat
     rows: list[dict] = []
     answers: list[dict] = []
     for name in names:
-        n_seeds, settings = SIMULATIONS[name]
-        for seed in range(1 if quick else n_seeds):
+        n_fits, settings = SIMULATIONS[name]
+        for seed in range(1 if quick else n_fits):
             size = {"n_cells": 600, "n_genes": 300} if quick else {"n_genes": 2000}
             adata = ssc.datasets.simulate_programs(**settings, **size, rng=seed)
             chosen = np.random.default_rng(seed).permutation(adata.n_obs) < adata.n_obs // 2

@@ -86,12 +86,12 @@ def one(adata: object, use_reps: list[str], seed: int, n_permutations: int) -> I
         title = use_rep.removeprefix("X_")
         title = "PCA" if title == "pca" else title
         ssc.tl.fit_sae(adata, use_rep=use_rep, rng=seed, progress_bar=False)
-        reps = {"sparsesc": "X_sae", "its own dimensions": use_rep}
+        use_reps = {"sparsesc": "X_sae", "its own dimensions": use_rep}
         if use_rep == "X_pca":
-            reps["NMF of expression"] = nmf_of_expression(adata, adata.obsm[use_rep].shape[1], seed)
+            use_reps["NMF of expression"] = nmf_of_expression(adata, adata.obsm[use_rep].shape[1], seed)
         table = ssc.tl.compare_representations(
             adata,
-            reps,
+            use_reps,
             LABEL,
             controls=("ica", "nmf", "random_sae"),
             use_rep=use_rep,

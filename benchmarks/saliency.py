@@ -245,7 +245,7 @@ def study(
         nets[f"{name}, markers"] = ssc.datasets.gene_sets("immune_markers")
     epochs = 2 if smoke else 25
     options = {"max_cells": 20 if smoke else 40, "progress_bar": False}
-    null = {"n_null": 100 if smoke else 1000, "progress_bar": False}
+    null = {"n_permutations": 100 if smoke else 1000, "progress_bar": False}
     places, facts, maps = [], [], {}
     kept: Any = None
     jobs = [(seed, kind, METHODS[0]) for seed in range(seeds) for kind in ("penalty .05", "features")]
@@ -363,7 +363,7 @@ def level(adata: Any, net: pd.DataFrame, null: dict[str, Any]) -> dict[str, floa
     ssc.tl.geneset_impact(
         adata, random_sets(genes, sizes, np.random.default_rng(0)), units=list(live), match="none", **null
     )
-    null = null | {"n_null": 100}  # where strata make draws costly; shares below .05 need no more
+    null = null | {"n_permutations": 100}  # where strata make draws costly; shares below .05 need no more
     out["random sets"] = float((ssc.get.geneset_impact(adata)["pval"] < 0.05).mean())
     for match in ("none", "expression", "detection"):
         ssc.tl.geneset_impact(adata, net, units=list(live), match=match, **null)

@@ -46,7 +46,7 @@ def changes() -> Iterator[tuple[str, dict]]:
     yield "default, twice the width", {"width": 2}
     yield "default, without noise", {"noise": 0.0}
     yield "default, noise 1", {"noise": 1.0}
-    yield "default, pull 60", {"align": 60.0}
+    yield "default, pull 60", {"tie_strength": 60.0}
     yield "default, four times the steps", {"longer": 4}
 
 
@@ -160,10 +160,10 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("stability.md"))
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    n_seeds = 2 if options.quick else options.seeds
+    n_fits = 2 if options.quick else options.seeds
     where = [("pbmc68k_reduced", "PCA")] if options.quick else EMBEDDINGS
-    for results in study(n_seeds, where, options.cache, quick=options.quick):
-        text = report(results, n_seeds)
+    for results in study(n_fits, where, options.cache, quick=options.quick):
+        text = report(results, n_fits)
         if not options.quick:
             options.out.write_text(text)
     print(text)

@@ -40,7 +40,7 @@ FITS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     "F 128, k 17, no noise, to the end": TO_THE_END,
     "F 64, k 4": {"n_features": 64, "k": 4},
-    "F 64, k 4, equal weights": {"n_features": 64, "k": 4, "whole_weight": 0.2},
+    "F 64, k 4, equal weights": {"n_features": 64, "k": 4, "full_width_weight": 0.2},
     "untrained, F 256, k 8": {"untrained": True} | SHAPE,
 }
 QUICK = {"quick": {"n_features": 64, "k": 4, "max_steps": 60}}
@@ -55,18 +55,18 @@ TEXT = """
 - Three features, chosen within types, do what was asked of them with the default fit and most others: they move over
   nine tenths of the cells, where random directions and random features of the same length move next to none, and beat
   the plain difference of all means. The difference of means within types moves all dimensions at once and stays the
-  ceiling: features come near it, and say what changes. The exceptions, with 73 and 78 %, are codes whose prefixes have
-  little weight and that are narrow or start at random: they have no broad features.
+  ceiling: features come near it, and say what changes. The exceptions, with 73 and 78 %, are codes whose nested widths
+  have little weight and that are narrow or start at random: they have no broad features.
 - One feature of a fit with the default training does not: it moves fewer than 65 % of the cells, and how many depends
   on the seed. Landing takes about six tenths of the difference of the means (third table), and one feature carries
   less. Two things divide a response. Features that start at centres of the cells start at control and at stimulated
   cells of a type, so that one is lost where another is gained, and each carries half; and noise on the encoder's input
   keeps activations and steps small. Without noise and to the end one feature carries enough from either start (78 to
-  84 %), and so does one of a narrow code whose prefixes weigh as much as the whole (83 %): it has fewer and broader
-  features to share a response.
+  84 %), and so does one of a narrow code whose nested widths weigh as much as the whole (83 %): it has fewer and
+  broader features to share a response.
 - That is no reason to change the defaults, which were chosen for features that stand for labels in cells that did not
   choose them (`docs/defaults.md`). To steer with them, take two or three features, or a dose of 1.5 to 2; to steer by a
-  single one, fit for it: `n_features=64, k=4, whole_weight=0.2`, or `noise=0, max_steps=6000, patience=None`.
+  single one, fit for it: `n_features=64, k=4, full_width_weight=0.2`, or `noise=0, max_steps=6000, patience=None`.
 - In the strict setting three features move 70 to 95 % of the cells, and no setting is reliable for one.
 - One choice for all types needs about five features to beat the plain difference, and goes farther from real cells.
 - Features were chosen along the difference of the groups, so even those of an untrained code decode to interferon
@@ -200,11 +200,11 @@ def stimulation(seed: int, options: dict, *, adata: Any, full: bool) -> Iterator
         for n in COUNTS:
             doses = [0, *SHORTER, *LONGER] if n == 1 else [0]
             net = ssc.datasets.gene_sets("hallmark") if n == 3 else None
-            found = score(adata, reference, n_features=n, within="cell_type", net=net, doses=doses)
+            found = score(adata, reference, n_steered=n, within="cell_type", net=net, doses=doses)
             if full and n in HARDER:
                 found |= harder(adata, reference)
             yield {"study": "within", "n": n} | found
-            yield {"study": "global", "n": n} | score(adata, reference, n_features=n)
+            yield {"study": "global", "n": n} | score(adata, reference, n_steered=n)
 
 
 def strict(seed: int, options: dict, *, adata: Any) -> Iterator[dict]:
@@ -218,7 +218,7 @@ def strict(seed: int, options: dict, *, adata: Any) -> Iterator[dict]:
         fit(part, seed, **options)
         ssc.tl.apply_sae(cells, part, use_rep="X_pca")
         for n in HARDER:
-            found = score(cells, reference, n_features=n, within="cell_type")
+            found = score(cells, reference, n_steered=n, within="cell_type")
             yield {"study": "strict", "n": n} | found | harder(cells, reference)
 
 

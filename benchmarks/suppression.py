@@ -48,7 +48,8 @@ TEXT = """
   right type all the same in nine of ten cells. A shift that all cells of a batch share does not change who is nearest,
   and features that know the batch within a type hold a part of that type's place.
 - Ranking features by plain mutual information with the batch, as published, hurts in all three, by 2 to 16 points:
-  where batches differ in composition, features of cell types depend on the batch. So does sparing none (`spare=0`).
+  where batches differ in composition, features of cell types depend on the batch. So does sparing none
+  (`bio_margin=0`).
 - To let the choosing cells say how many features help is no clear gain over suppressing all that qualify.
 """
 BATCH = "batch_of_study"
@@ -60,9 +61,9 @@ FITS: dict[str, dict[str, Any]] = {
 WITH = {"bio_keys": LABEL}
 RULES: dict[str, dict[str, Any]] = {
     "all that qualify": WITH,
-    "as many as help choosing cells": WITH | {"n_features": "transfer"},
-    "spare 0": WITH | {"spare": 0.0},
-    "without labels, 10": {"label_keys": LABEL, "n_features": 10},
+    "as many as help choosing cells": WITH | {"n_suppressed": "transfer"},
+    "bio_margin 0": WITH | {"bio_margin": 0.0},
+    "without labels, 10": {"label_keys": LABEL, "n_suppressed": 10},
 }
 STATES = ("before", "after", "random_features", "matched_features", "batch_means")
 
@@ -80,20 +81,20 @@ def prepared(name: str, options: argparse.Namespace) -> tuple[Any, list[str]]:
         adata.X = sparse.csr_matrix(adata.layers["counts"].multiply(1e4 / total[:, None]))
         sc.pp.log1p(adata)
         sc.pp.pca(adata, n_comps=50)
-    reps = ["X_pca"]
+    use_reps = ["X_pca"]
     if options.scvi:
         file = options.cache / f"{DATA[name][0]}_blind.npy"
         adata.obsm["X_scVI"] = scvi_latent(adata, None, file).astype(np.float32)
-        reps.append("X_scVI")
-    return adata, reps
+        use_reps.append("X_scVI")
+    return adata, use_reps
 
 
 def study(name: str, options: argparse.Namespace) -> Iterator[pd.DataFrame]:
     """Tidy scores, one table a fit."""
     import sparsesc as ssc
 
-    adata, reps = prepared(name, options)
-    for rep in reps:
+    adata, use_reps = prepared(name, options)
+    for rep in use_reps:
         for title, settings in FITS.items() if rep == "X_pca" else [("defaults", {})]:
             for seed in range(options.seeds):
                 place = {"data": name, "embedding": rep.removeprefix("X_"), "fit": title, "seed": seed}

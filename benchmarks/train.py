@@ -61,8 +61,8 @@ RECONSTRUCTION: dict[str, dict[str, dict[str, Any]]] = {
         "8192": {"noise": 0.3, "lr": 4e-3},
     },
     "batchtopk": {
-        "10": {"noise": 0.0, "align": 0.0, "lr": 4e-3, "fill_dead": True},
-        "32": {"noise": 0.0, "align": 0.0, "lr": 4e-3, "fill_dead": True},
+        "10": {"noise": 0.0, "tie_strength": 0.0, "lr": 4e-3, "resample_dead": True},
+        "32": {"noise": 0.0, "tie_strength": 0.0, "lr": 4e-3, "resample_dead": True},
         "512": {"noise": 0.3, "lr": 4e-3},
         "8192": {"noise": 0.3, "lr": 4e-3},
     },

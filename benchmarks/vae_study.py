@@ -68,12 +68,12 @@ def load(name: str, n_cells: int) -> tuple[AnnData, dict[str, object]]:
         adata = ssc.datasets.bonemarrow_human()
         donors = adata.obs["donor"].astype(str).to_numpy()
         rows = [rng.permutation(np.flatnonzero(donors == donor))[:n_cells] for donor in np.unique(donors)]
-        asked: dict[str, object] = {"donor_key": "donor"}
+        asked: dict[str, object] = {"sample_key": "donor"}
         return adata[np.sort(np.concatenate(rows))].copy(), asked
     adata = ssc.datasets.bonemarrow_mouse()
     rows = [rng.permutation(adata.n_obs)[: 3 * n_cells]]
     return adata[np.sort(np.concatenate(rows))].copy(), {
-        "donor_key": "batch", "label_key": "cell_type", "n_folds": 3,
+        "sample_key": "batch", "label_key": "cell_type", "n_folds": 3,
     }  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def study(name: str, options: argparse.Namespace) -> tuple[dict[str, pd.DataFram
     import sparsesc as ssc
 
     adata, asked = load(name, options.cells)
-    donors = adata.obs[asked["donor_key"]]
+    donors = adata.obs[asked["sample_key"]]
     about = (
         f"{adata.n_obs} cells of {donors.nunique()} {'donors' if name == 'human' else 'plates'}, {options.genes} genes"
     )

@@ -27,13 +27,13 @@ def test_random_rows_are_the_first_draws(cells):
     start = initial_parameters(cells, F, K, np.random.default_rng(3))
     drawn = np.random.default_rng(3).normal(size=(F, D))
     np.testing.assert_allclose(start["D"], directions(drawn), atol=1e-6)
-    nested = initial_parameters(cells, F, K, np.random.default_rng(3), init="random", prefixes=(6, F))
+    nested = initial_parameters(cells, F, K, np.random.default_rng(3), init="random", widths=(6, F))
     for name, value in start.items():
         np.testing.assert_array_equal(nested[name], value)
 
 
 def test_each_prefix_starts_at_as_many_centres_as_it_adds(cells):
-    start = initial_parameters(cells, F, K, np.random.default_rng(0), init="kmeans", prefixes=(2, 8, F))
+    start = initial_parameters(cells, F, K, np.random.default_rng(0), init="kmeans", widths=(2, 8, F))
     for first, last in ((0, 2), (2, 8), (8, F)):
         centres = kmeans_centres(cells, last - first)
         assert centres.shape == (last - first, D)
@@ -42,7 +42,7 @@ def test_each_prefix_starts_at_as_many_centres_as_it_adds(cells):
     ratio = start["E"] / start["D"]
     np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-4)
     assert ratio[0, 0] > 0
-    again = initial_parameters(cells, F, K, np.random.default_rng(9), init="kmeans", prefixes=(2, 8, F))
+    again = initial_parameters(cells, F, K, np.random.default_rng(9), init="kmeans", widths=(2, 8, F))
     np.testing.assert_array_equal(again["D"], start["D"])
 
 
@@ -53,7 +53,7 @@ def test_without_a_centre_or_its_direction_a_row_is_random(cells):
     np.testing.assert_allclose(start["D"][:10], directions(kmeans_centres(few, F)), atol=1e-5)
     np.testing.assert_allclose(start["D"][10:], drawn[10:], atol=1e-6)
     # one centre for all cells is their mean
-    alone = initial_parameters(cells, F, K, np.random.default_rng(0), init="kmeans", prefixes=(1, F))
+    alone = initial_parameters(cells, F, K, np.random.default_rng(0), init="kmeans", widths=(1, F))
     np.testing.assert_allclose(alone["D"][0], drawn[0], atol=1e-6)
     assert all(np.isfinite(value).all() for value in alone.values())
 

@@ -7,7 +7,7 @@ import pytest
 
 from sparsesc.nn import SparseAutoencoder, TrainConfig, train
 from sparsesc.nn._metrics import fraction_unexplained
-from sparsesc.nn._resample import fill_dead
+from sparsesc.nn._resample import resample_dead
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def cells():
 @pytest.fixture(scope="module")
 def trained(cells):
     """A training at a high rate, in which many features die."""
-    config = TrainConfig(architecture="batchtopk", n_features=256, k=6, lr=8e-3, noise=0, align=0, max_steps=400)
+    config = TrainConfig(architecture="batchtopk", n_features=256, k=6, lr=8e-3, noise=0, tie_strength=0, max_steps=400)
     return train(cells[:6000], config, rng=np.random.default_rng(0)).sae
 
 
@@ -39,7 +39,7 @@ def silent(sae, X):
 
 
 def filled(sae, X, rng=0):
-    w = fill_dead(weights_of(sae), X, 6, np.random.default_rng(rng))
+    w = resample_dead(weights_of(sae), X, 6, np.random.default_rng(rng))
     return SparseAutoencoder(w["E"].T, w["b_enc"], w["D"], w["b_dec"], w["threshold"])
 
 
@@ -67,8 +67,8 @@ def test_new_features_lower_the_error_beside_the_same_threshold(cells, trained):
 
 def test_nothing_to_do(cells, trained):
     alive = filled(trained, cells[:6000])
-    again = fill_dead(weights_of(alive), cells[:6000], 6, np.random.default_rng(0))
-    few = fill_dead(weights_of(trained), cells[:300], 6, np.random.default_rng(0))
+    again = resample_dead(weights_of(alive), cells[:6000], 6, np.random.default_rng(0))
+    few = resample_dead(weights_of(trained), cells[:300], 6, np.random.default_rng(0))
     for name, value in weights_of(trained).items():
         np.testing.assert_array_equal(few[name], value)  # ten cells would be a large share of so few
     changed = (again["D"] != alive.W_dec).any(1)
@@ -77,7 +77,14 @@ def test_nothing_to_do(cells, trained):
 
 def test_training_option(cells):
     config = TrainConfig(
-        architecture="batchtopk", n_features=256, k=6, lr=8e-3, noise=0, align=0, max_steps=200, fill_dead=True
+        architecture="batchtopk",
+        n_features=256,
+        k=6,
+        lr=8e-3,
+        noise=0,
+        tie_strength=0,
+        max_steps=200,
+        resample_dead=True,
     )
     sae = train(cells[:6000], config, X_validation=cells[6000:], rng=np.random.default_rng(0)).sae
     assert silent(sae, cells[6000:]).mean() < 0.05

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparsesc.nn import ARCHITECTURES, TrainConfig, train
-from sparsesc.nn._config import default_k, default_n_features, default_prefixes
+from sparsesc.nn._config import default_k, default_matryoshka_widths, default_n_features
 from sparsesc.nn._metrics import fit_metrics, fraction_unexplained
 from sparsesc.nn._train import Schedule
 from sparsesc.nn.kernels._processor import half_product
@@ -26,7 +26,7 @@ def sparse_cells():
 
 
 def fit(cells, name, *, seed=0, **options):
-    options = {"n_features": 48, "k": 3, "max_steps": STEPS, "noise": 0.1, "align": 1.0} | options
+    options = {"n_features": 48, "k": 3, "max_steps": STEPS, "noise": 0.1, "tie_strength": 1.0} | options
     config = TrainConfig(architecture=name, **options)
     return train(cells[0], config, X_validation=cells[1], rng=np.random.default_rng(seed))
 
@@ -101,8 +101,8 @@ def test_number_of_threads_changes_rounding_only(sparse_cells):
 
 def test_pull_toward_the_decoder_keeps_features_alive(sparse_cells):
     dead = [
-        fit(sparse_cells, "batchtopk", n_features=256, align=align, lr=1e-2).history["dead_fraction"][-1]
-        for align in (0.0, 15.0)
+        fit(sparse_cells, "batchtopk", n_features=256, tie_strength=tie_strength, lr=1e-2).history["dead_fraction"][-1]
+        for tie_strength in (0.0, 15.0)
     ]
     assert dead[0] > 0.2
     assert dead[1] < 0.5 * dead[0]
@@ -180,9 +180,9 @@ def test_default_width(n, d, expected):
 def test_default_sparsity_and_prefixes():
     assert [default_k(d, 4096) for d in (2, 10, 50, 512)] == [8, 8, 17, 32]
     assert [default_k(50, F) for F in (3, 32, 64)] == [1, 8, 16]
-    assert default_prefixes(128, 50) == (8, 16, 32, 64, 128)
-    assert default_prefixes(64, 10) == (16, 32, 64)
-    assert default_prefixes(4, 50) == (1, 2, 4)
+    assert default_matryoshka_widths(128, 50) == (8, 16, 32, 64, 128)
+    assert default_matryoshka_widths(64, 10) == (16, 32, 64)
+    assert default_matryoshka_widths(4, 50) == (1, 2, 4)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_default_sparsity_and_prefixes():
     [(50, None, [1 / 12] * 4 + [2 / 3]), (10, None, [1 / 3] * 3), (10, 0.5, [0.25, 0.25, 0.5])],
 )
 def test_weights_of_prefixes(d, asked, expected):
-    config = TrainConfig(n_features=64, k=8, whole_weight=asked).complete(1000, d)
-    np.testing.assert_allclose(config.prefix_weights(), expected)
+    config = TrainConfig(n_features=64, k=8, full_width_weight=asked).complete(1000, d)
+    np.testing.assert_allclose(config.width_weights(), expected)
     plain = TrainConfig(n_features=64, k=8, architecture="batchtopk").complete(1000, d)
-    assert plain.prefix_weights() == [1]
+    assert plain.width_weights() == [1]

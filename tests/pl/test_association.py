@@ -22,7 +22,7 @@ def shown(ax, *, swap=False):
 @pytest.mark.parametrize("swap", [False, True])
 def test_cells_are_the_values_of_the_table(described, value, swap):
     table = described.uns["sae"]["association"]
-    ax = ssc.pl.association(described, "bulk_labels", value=value, n_features=20, swap_axes=swap, show=False)
+    ax = ssc.pl.association(described, "bulk_labels", value=value, n_shown=20, swap_axes=swap, show=False)
     drawn = shown(ax, swap=swap)
     assert drawn.shape == (20, 10)
     expected = table[table["key"] == "bulk_labels"].pivot(index="feature", columns="category", values=value)
@@ -51,7 +51,7 @@ def test_the_best_feature_of_every_category_is_shown(described):
     table = described.uns["sae"]["association"]
     table = table[table["key"] == "bulk_labels"]
     best = table.loc[table.groupby("category", observed=True)["auroc"].idxmax(), "feature"]
-    drawn = shown(ssc.pl.association(described, "bulk_labels", n_features=10, show=False))
+    drawn = shown(ssc.pl.association(described, "bulk_labels", n_shown=10, show=False))
     assert set(best) <= set(drawn.index)
 
 
@@ -70,7 +70,7 @@ def test_features_asked_for(described):
 
 
 def test_all_obs_columns_side_by_side(described):
-    ax = ssc.pl.association(described, n_features=12, show=False)
+    ax = ssc.pl.association(described, n_shown=12, show=False)
     assert len(ax.collections) == 2
     assert [t.get_text() for t in ax.texts] == ["bulk_labels", "phase"]
     assert shown(ax).shape == (12, 13)

@@ -25,7 +25,7 @@ def applied(described):
 
 
 def test_one_row_a_feature_largest_drift_first(applied):
-    axes = ssc.pl.drift(applied, n_features=7, show=False)
+    axes = ssc.pl.drift(applied, n_shown=7, show=False)
     labels = [text.get_text() for text in axes.get_yticklabels()]
     assert labels == applied.uns["sae"]["drift"]["feature"].head(7).tolist()
     before, after = axes.collections[1].get_offsets(), axes.collections[2].get_offsets()

@@ -17,7 +17,7 @@ def adata(pbmc68k_code):
 
 
 def test_cells_are_similarities_and_groups_are_outlined(adata):
-    ax = ssc.pl.similarity(adata, n_features=12, show=False)
+    ax = ssc.pl.similarity(adata, n_shown=12, show=False)
     names = [t.get_text() for t in ax.get_yticklabels()]
     assert len(names) == len(ax.get_xticklabels()) == 12
     positions = [int(name.split("_")[1]) for name in names]
@@ -46,7 +46,7 @@ def test_other_metric_and_features_asked_for(adata):
     ("options", "error", "message"),
     [
         ({"features": "sae_1"}, ValueError, "at least two features"),
-        ({"n_features": 0}, ValueError, "n_features must be a whole number"),
+        ({"n_shown": 0}, ValueError, "n_shown must be a whole number"),
         ({"vmax": 0}, ValueError, "vmax must be positive"),
         ({"features": ["sae_1", "sae_99"]}, KeyError, "Did not find feature 'sae_99'"),
     ],

@@ -17,7 +17,7 @@ def steered(pbmc68k_code):
         groupby="bulk_labels",
         from_group="Dendritic",
         to_group="CD19+ B",
-        n_features=2,
+        n_steered=2,
         decoder=loadings,
         n_controls=2,
         doses=[0, 2],

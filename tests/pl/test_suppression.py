@@ -17,7 +17,7 @@ def suppressed(pbmc68k_code):
     adata.obs["batch"] = np.where(on | (rng.random(adata.n_obs) < 0.2), "one", "two")
     ssc.tl.suppress_features(
         adata, batch_key="batch", bio_keys=["bulk_labels"], label_keys=["bulk_labels", "phase"],
-        n_permutations=39, n_controls=3, min_cells=5, spare=0.5, progress_bar=False,
+        n_permutations=39, n_controls=3, min_cells=5, bio_margin=0.5, progress_bar=False,
     )  # fmt: skip
     return adata
 

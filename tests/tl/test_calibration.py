@@ -77,7 +77,7 @@ def coherent_terms(adata, seed: int, method: str) -> pd.DataFrame:
     """Sets of genes that vary together, and features that have nothing to do with them."""
     shuffle_cells(adata, seed)
     ssc.tl.feature_genes(adata, progress_bar=False)
-    options = {"null": "cells", "n_shuffles": 400, "n_top": None, "progress_bar": False}
+    options = {"null": "cells", "n_permutations": 400, "n_top": None, "progress_bar": False}
     ssc.tl.feature_enrichment(adata, coherent_sets(adata, seed), method=method, rng=seed, **options)
     return adata.uns["sae"]["enrichment"]
 

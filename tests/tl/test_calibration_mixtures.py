@@ -172,7 +172,7 @@ def absorption(rng: np.random.Generator) -> Tested:
     directions = np.vstack([np.repeat(np.eye(n_labels), 2, axis=0), rng.normal(size=(2 * n_labels, n_labels))])
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     adata = cells(codes, directions=directions, label=label)
-    ssc.tl.feature_absorption(adata, "label", least_gain=0.1)
+    ssc.tl.feature_absorption(adata, "label", min_gain=0.1)
     return first(adata.uns["sae"]["absorption"], 4, "category")
 
 
@@ -211,7 +211,7 @@ def batches(rng: np.random.Generator) -> Tested:
     odds[:, :8] += 1.5 * batch[:, None]
     adata = cells(activity(odds, rng), label=label, batch=batch)
     few = {"n_permutations": 39, "n_controls": 0, "n_scored": 100, "progress_bar": False}
-    ssc.tl.suppress_features(adata, batch_key="batch", bio_keys="label", spare=0, **few)
+    ssc.tl.suppress_features(adata, batch_key="batch", bio_keys="label", bio_margin=0, **few)
     return first(adata.uns["sae"]["suppression"]["features"], 8)
 
 

@@ -24,10 +24,10 @@ class TrainConfig:
     max_steps: int | None = None
     batch_size: int | None = None
     lr: float | None = None
-    prefixes: tuple[int, ...] | None = None
+    matryoshka_widths: tuple[int, ...] | None = None
     """Widths of the nested dictionaries of ``matryoshka``, ascending, the last one ``n_features``."""
-    whole_weight: float | None = None
-    """Share of the loss of ``matryoshka`` that the whole dictionary has; narrower prefixes have equal shares of the
+    full_width_weight: float | None = None
+    """Share of the loss of ``matryoshka`` that the whole dictionary has; narrower widths have equal shares of the
     rest."""
     penalty: float | None = None
     """Fixed weight of the sparsity penalty of ``relu``, ``gated``; ``None`` steers it so that L0 comes to `k`."""
@@ -35,12 +35,12 @@ class TrainConfig:
     noise: float = 0.6
     """Standard deviation of the Gaussian noise that the encoder, not the target, gets in training, in units of the
     standardised embedding. It keeps features from memorising cells: codes of unseen cells get better and sparser."""
-    align: float = 15.0
+    tie_strength: float = 15.0
     """Pull of each feature's encoder weights toward its decoder row, times F / n, as a decoupled decay. Where cells are
     few for each feature it keeps the encoder from memorising them, and it keeps features from dying."""
     aux_weight: float = 1 / 32
     k_aux: int | None = None
-    fill_dead: bool = False
+    resample_dead: bool = False
     """Whether features that fire in no cell are given to the worst reconstructed cells after the training of a code
     with one threshold (``batchtopk``, ``matryoshka``)."""
     clip: float = 1.0
@@ -57,29 +57,29 @@ class TrainConfig:
         """The same settings with every ``None`` replaced."""
         batch = self.batch_size or int(np.clip(n_cells // 16, MIN_BATCH, MAX_BATCH))
         batch = min(batch, n_cells)
-        prefixes = self.prefixes
-        if self.architecture == "matryoshka" and prefixes is None:
-            prefixes = default_prefixes(self.n_features, n_dimensions)
-        whole_weight = self.whole_weight
-        if not prefixes or len(prefixes) == 1:
-            whole_weight = 1.0
-        elif whole_weight is None:
-            whole_weight = default_whole_weight(len(prefixes), n_dimensions)
+        matryoshka_widths = self.matryoshka_widths
+        if self.architecture == "matryoshka" and matryoshka_widths is None:
+            matryoshka_widths = default_matryoshka_widths(self.n_features, n_dimensions)
+        full_width_weight = self.full_width_weight
+        if not matryoshka_widths or len(matryoshka_widths) == 1:
+            full_width_weight = 1.0
+        elif full_width_weight is None:
+            full_width_weight = default_full_width_weight(len(matryoshka_widths), n_dimensions)
         return replace(
             self,
             batch_size=batch,
             max_steps=self.max_steps or default_steps(n_cells, batch),
             lr=self.lr or default_lr(self.n_features),
-            prefixes=prefixes or (self.n_features,),
-            whole_weight=whole_weight,
+            matryoshka_widths=matryoshka_widths or (self.n_features,),
+            full_width_weight=full_width_weight,
             k_aux=self.k_aux or max(n_dimensions // 2, 2 * self.k),
         )
 
-    def prefix_weights(self) -> np.ndarray:
-        """(P,) share of the loss of each of ``prefixes``, of settings that are complete; the sum is 1."""
-        weights = np.ones(len(self.prefixes or (self.n_features,)))
+    def width_weights(self) -> np.ndarray:
+        """(P,) share of the loss of each of ``matryoshka_widths``, of settings that are complete; the sum is 1."""
+        weights = np.ones(len(self.matryoshka_widths or (self.n_features,)))
         if len(weights) > 1:
-            weights[-1] = self.whole_weight
+            weights[-1] = self.full_width_weight
             weights[:-1] = (1 - weights[-1]) / (len(weights) - 1)
         return weights
 
@@ -96,7 +96,7 @@ def default_k(n_dimensions: int, n_features: int) -> int:
     return int(max(1, min(wanted, n_features // 4)))
 
 
-def default_prefixes(n_features: int, n_dimensions: int) -> tuple[int, ...]:
+def default_matryoshka_widths(n_features: int, n_dimensions: int) -> tuple[int, ...]:
     """F/16, F/8, F/4, F/2, F (Bussmann et al. 2025), without repeats in narrow dictionaries; from F/4 for latents.
 
     Principal components have a few long axes, which a few features describe. The few dimensions of a model's latent
@@ -106,9 +106,9 @@ def default_prefixes(n_features: int, n_dimensions: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, n_features // part) for part in parts}))
 
 
-def default_whole_weight(n_prefixes: int, n_dimensions: int) -> float:
-    """Two thirds: prefixes give some features broad meaning, but not at the cost of fine ones. For latents equal."""
-    return 2 / 3 if n_dimensions > _FEW_DIMENSIONS else 1 / n_prefixes
+def default_full_width_weight(n_widths: int, n_dimensions: int) -> float:
+    """Two thirds: narrow widths give some features broad meaning, but not at the cost of fine ones; latents: equal."""
+    return 2 / 3 if n_dimensions > _FEW_DIMENSIONS else 1 / n_widths
 
 
 def default_lr(n_features: int) -> float:

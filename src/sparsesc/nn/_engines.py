@@ -78,13 +78,13 @@ class SparseEngine:
             k=config.k,
             batch_size=B,
             by_batch=bool(arch.by_batch),
-            prefixes=np.array(config.prefixes),
-            weights=config.prefix_weights(),
+            widths=np.array(config.matryoshka_widths),
+            weights=config.width_weights(),
             k_aux=min(config.k_aux or 1, n_features),
             aux_weight=config.aux_weight,
             dead_after=dead_after,
             clip=config.clip,
-            align=config.align * n_features / len(X),
+            tie_strength=config.tie_strength * n_features / len(X),
             noise=self._noise.values if self._noise else None,
             half=self._half,
         )
@@ -156,8 +156,8 @@ class TorchEngine:
 
         self.arch, self.config = arch, config
         self._dead_after = dead_after
-        widths = config.prefixes or (config.n_features,)
-        self._prefixes = list(zip(widths, config.prefix_weights().tolist(), strict=True))
+        widths = config.matryoshka_widths or (config.n_features,)
+        self._prefixes = list(zip(widths, config.width_weights().tolist(), strict=True))
         self._cells = torch.from_numpy(X).to(device)
         self._noise = torch.Generator(device).manual_seed(torch_seed(rng))
         self.p = {name: torch.tensor(value, device=device, requires_grad=True) for name, value in parameters.items()}
@@ -178,7 +178,7 @@ class TorchEngine:
         code = arch.encode(p, x if seen is None else seen)
         D = arch.decoder(p)
 
-        # Reconstruction by each of the nested prefixes of the dictionary (one, the whole, but for matryoshka).
+        # Reconstruction by each of the nested widths of the dictionary (one, the whole, but for matryoshka).
         loss = x.new_zeros(())
         for width, weight in self._prefixes:
             x_hat = code.active[:, :width] @ D[:width] + p["b_dec"]
@@ -221,7 +221,7 @@ class TorchEngine:
                 group["lr"] = lr
             aim = D - E
             self._optimizer.step()
-            E += lr * self.config.align * len(D) / len(self._cells) * aim
+            E += lr * self.config.tie_strength * len(D) / len(self._cells) * aim
             self.arch.constrain(self.p)
             fired = (active > 0).any(0)
             self._silent = torch.where(fired, 0, self._silent + len(x))

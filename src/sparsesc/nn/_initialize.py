@@ -21,12 +21,12 @@ def initial_parameters(
     rng: np.random.Generator,
     *,
     init: str = "random",
-    prefixes: Sequence[int] = (),
+    widths: Sequence[int] = (),
 ) -> dict[str, np.ndarray]:
     """Parameters for standardised cells ``X`` (n, d): the encoder is the scaled transpose of the decoder.
 
     Rows of the decoder are random directions, or with ``init="kmeans"`` those of the cells' k-means centres: as many
-    centres as features, or for nested prefixes as many as each adds, so that the first features start at coarse groups
+    centres as features, or for nested widths as many as each adds, so that the first features start at coarse groups
     of cells and the last ones at fine groups. The cells alone determine the centres.
 
     Features that overlap explain the same part of a cell several times over. The scale is the one at which the k
@@ -34,7 +34,7 @@ def initial_parameters(
     """
     D = rng.normal(size=(n_features, X.shape[1]))
     if init == "kmeans":
-        widths = tuple(prefixes) or (n_features,)
+        widths = tuple(widths) or (n_features,)
         for first, last in zip((0, *widths), widths, strict=False):
             centres = kmeans_centres(X, last - first)
             length = np.linalg.norm(centres, axis=1)

@@ -16,7 +16,9 @@ _SAMPLE = 65_536
 _AT_ONCE = 32
 
 
-def fill_dead(weights: dict[str, np.ndarray], X: np.ndarray, k: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def resample_dead(
+    weights: dict[str, np.ndarray], X: np.ndarray, k: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Inference weights in which features that never fire became local ones.
 
     A feature that dies in training loses the competition for the k active places of a cell: what is left to explain is

@@ -15,7 +15,7 @@ from ._config import TrainConfig
 from ._engines import make_engine
 from ._initialize import initial_parameters
 from ._metrics import fraction_unexplained
-from ._resample import fill_dead
+from ._resample import resample_dead
 from ._sae import SparseAutoencoder
 from ._scaling import Scaler, fit_scaler
 from .architectures import ARCHITECTURES
@@ -114,8 +114,8 @@ def fit(
     rng = apart(rng)
     config = config.complete(*U.shape)
     arch = ARCHITECTURES[config.architecture](config)
-    prefixes = config.prefixes or ()
-    parameters = initial_parameters(U, config.n_features, config.k, rng, init=config.init, prefixes=prefixes)
+    widths = config.matryoshka_widths or ()
+    parameters = initial_parameters(U, config.n_features, config.k, rng, init=config.init, widths=widths)
     parameters |= arch.extra_parameters(parameters, U)
     engine = make_engine(U, parameters, arch, config, rng=rng, device=device)
     # The state after each epoch is judged with a threshold fitted to training cells only.
@@ -159,8 +159,8 @@ def fit(
 
     seen = U if monitored is None else _both_kinds(U, monitored)
     weights = arch.inference(engine.parameters() if best is None else best, seen)
-    if config.fill_dead and arch.by_batch:
-        weights = fill_dead(weights, seen, config.k, rng)
+    if config.resample_dead and arch.by_batch:
+        weights = resample_dead(weights, seen, config.k, rng)
     folded = scaler.fold(**weights)
     sae = SparseAutoencoder(**folded, k=config.k, architecture=config.architecture, metadata=None)
     columns = {name: np.array([row[name] for row in history]) for name in HISTORY_COLUMNS}

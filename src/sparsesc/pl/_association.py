@@ -37,12 +37,12 @@ _GAP = 0.35  # cells of the heat map between two obs columns
 
 def association(
     adata: AnnData | MuData,
-    obs_key: str | Sequence[str] | None = None,
+    label_key: str | Sequence[str] | None = None,
     *,
     key: str = "sae",
     value: Literal["auroc", "pearson_r", "f1", "mean_in", "mean_out"] = "auroc",
     features: str | int | Sequence[str | int] | None = None,
-    n_features: int = 30,
+    n_shown: int = 30,
     cmap: str | Colormap | None = None,
     vmin: float | None = None,
     vmax: float | None = None,
@@ -59,15 +59,15 @@ def association(
     ----------
     adata
         Cells with the results of :func:`sparsesc.tl.feature_association`.
-    obs_key
+    label_key
         Column (or columns) of ``obs`` whose categories are shown. ``None``: all that were tested.
     key
         Name of the sparse autoencoder.
     value
         Column of the table to show.
     features
-        Features to show. ``None``: the `n_features` clearest.
-    n_features
+        Features to show. ``None``: the `n_shown` clearest.
+    n_shown
         How many features to choose: the best of each category (the largest `value`) first, so that every category shows
         the best there is for it, then those with the largest value anywhere.
     cmap
@@ -95,7 +95,7 @@ def association(
     Raises
     ------
     KeyError
-        If there is no such sparse autoencoder or feature, associations were not computed, or not with `obs_key`.
+        If there is no such sparse autoencoder or feature, associations were not computed, or not with `label_key`.
     ValueError
         If `value` is unknown.
 
@@ -106,12 +106,12 @@ def association(
     used to choose.
     """
     check_choice(value, _VALUES, name="value")
-    n_features = check_positive_int(n_features, name="n_features")
+    n_shown = check_positive_int(n_shown, name="n_shown")
     table = check.get_table(adata, key, _keys.ASSOCIATION)
-    keys = _keys_shown(table, obs_key)
+    keys = _keys_shown(table, label_key)
     wide = wide_table(adata, table, keys, value)
     if features is None:
-        shown = clearest(wide, n_features)
+        shown = clearest(wide, n_shown)
     else:
         shown = [f for f in check.feature_names(adata, features, key) if f in wide.index]
         if not shown:
@@ -149,16 +149,16 @@ def association(
 def wide_table(adata: AnnData | MuData, table: pd.DataFrame, keys: list[str], value: str) -> pd.DataFrame:
     """Features x (key, category), categories in the order of ``obs``."""
     blocks = {}
-    for obs_key in keys:
-        rows = table[table["key"].astype(str) == obs_key]
+    for label_key in keys:
+        rows = table[table["key"].astype(str) == label_key]
         found = rows["category"].astype(str)
         block = pd.DataFrame({"f": rows["feature"].astype(str), "c": found, "v": rows[value].astype(float)})
         block = block.pivot(index="f", columns="c", values="v")
         order = list(dict.fromkeys(found))
-        if obs_key in adata.obs.columns:
-            known = pd.Categorical(adata.obs[obs_key]).categories.astype(str)
+        if label_key in adata.obs.columns:
+            known = pd.Categorical(adata.obs[label_key]).categories.astype(str)
             order = [c for c in known if c in block] + [c for c in order if c not in known]
-        blocks[obs_key] = block[order]
+        blocks[label_key] = block[order]
     wide = pd.concat(blocks, axis=1, names=["key", "category"])
     return wide.loc[[f for f in dict.fromkeys(table["feature"].astype(str)) if f in wide.index]]
 
@@ -177,11 +177,11 @@ def on_diagonal(wide: pd.DataFrame) -> pd.DataFrame:
     return wide.iloc[np.lexsort((-values.max(1), best))]
 
 
-def _keys_shown(table: pd.DataFrame, obs_key: str | Sequence[str] | None) -> list[str]:
+def _keys_shown(table: pd.DataFrame, label_key: str | Sequence[str] | None) -> list[str]:
     tested = list(dict.fromkeys(table["key"].astype(str)))
-    if obs_key is None:
+    if label_key is None:
         return tested
-    keys = as_list(obs_key)
+    keys = as_list(label_key)
     missing = [k for k in keys if k not in tested]
     if missing:
         msg = (
@@ -192,8 +192,8 @@ def _keys_shown(table: pd.DataFrame, obs_key: str | Sequence[str] | None) -> lis
     return keys
 
 
-def _column_color(adata: AnnData | MuData, obs_key: str, category: str) -> str | None:
-    colors = _style.category_colors(adata, obs_key, [category])
+def _column_color(adata: AnnData | MuData, label_key: str, category: str) -> str | None:
+    colors = _style.category_colors(adata, label_key, [category])
     return None if colors is None else colors[category]
 
 

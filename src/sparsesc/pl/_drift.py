@@ -31,7 +31,7 @@ def drift(
     *,
     key: str = "sae",
     kind: Literal["features", "cells"] = "features",
-    n_features: int = 15,
+    n_shown: int = 15,
     alpha: float = 0.05,
     figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
@@ -52,7 +52,7 @@ def drift(
     kind
         ``"features"``: share of active cells in the reference and in the query; ``"cells"``: what the features leave
         over of the cells of both.
-    n_features
+    n_shown
         How many to show when `features` is ``None``.
     alpha
         Limit of the adjusted p-value: filled points are below it, or were not tested.
@@ -84,7 +84,7 @@ def drift(
     The axis of shares is stretched towards its ends such that equal distances are equally certain.
     """
     check_choice(kind, ("features", "cells"), name="kind")
-    n_features = check_positive_int(n_features, name="n_features")
+    n_shown = check_positive_int(n_shown, name="n_shown")
     table = get.drift(adata, features, key)
     slot = check.get_sae_slot(adata, key)
     scale = _utils.text_scale()
@@ -99,7 +99,7 @@ def drift(
         if table.empty:
             msg = f"Nothing is known of the cells that {key!r} was fitted to: there is no drift to show."
             raise ValueError(msg)
-        table = table if features is not None else table.head(n_features)
+        table = table if features is not None else table.head(n_shown)
         known = check.get_feature_table(adata, key)
         titles = _style.feature_titles(known, table["feature"].astype(str).tolist())
         labels = [_style.wrap(titles[name], 36, 1) for name in table["feature"].astype(str)]

@@ -34,7 +34,7 @@ def similarity(
     features: str | int | Sequence[str | int] | None = None,
     *,
     key: str = "sae",
-    n_features: int = 40,
+    n_shown: int = 40,
     cmap: str | Colormap | None = None,
     vmax: float = 1.0,
     figsize: tuple[float, float] | None = None,
@@ -53,7 +53,7 @@ def similarity(
         Features to show. ``None``: those of the most similar pairs.
     key
         Name of the sparse autoencoder.
-    n_features
+    n_shown
         How many features to choose.
     cmap
         Colour map. ``None``: blue to red around 0.
@@ -86,7 +86,7 @@ def similarity(
     -----
     The most similar pairs of many features look alike by choice: the plot shows what is redundant, not how much.
     """
-    n_features = check_positive_int(n_features, name="n_features")
+    n_shown = check_positive_int(n_shown, name="n_shown")
     if not vmax > 0:
         msg = f"vmax must be positive, found {vmax!r}."
         raise ValueError(msg)
@@ -94,7 +94,7 @@ def similarity(
     table = check.get_feature_table(adata, key)
     if features is None:
         ordered = pairs.sort_values("score", ascending=False, kind="stable")[["feature", "neighbor"]].astype(str)
-        names = list(dict.fromkeys(ordered.to_numpy().ravel()))[:n_features]
+        names = list(dict.fromkeys(ordered.to_numpy().ravel()))[:n_shown]
     else:
         names = check.feature_names(adata, features, key)
     if len(names) < 2:

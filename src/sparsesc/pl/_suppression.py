@@ -93,8 +93,8 @@ def suppression(
 
     Notes
     -----
-    Suppressed features lie above the line, where they know a larger share of the batch than of biology (times `spare`).
-    In the other panels, look first at the dots: they are what taking out as many other features does.
+    Suppressed features lie above the line, where they know a larger share of the batch than of biology (times
+    `bio_margin`). In the other panels, look first at the dots: they are what taking out as many other features does.
     """
     check_choice(metric, _METRICS, name="metric")
     if n_named:
@@ -114,7 +114,7 @@ def suppression(
     size = ((0.6 + 3.6 * n_panels) * scale, (2.6 + 0.22 * min(max(rows, 3), 30)) * scale)
     fig, grid = _utils.area(ax, size if figsize is None else figsize, 1, n_panels)
     axes: dict[str, Axes] = {"features": fig.add_subplot(grid[0, 0])}
-    _draw_features(axes["features"], features, float(stored[_keys.PARAMS]["spare"]), n_named)
+    _draw_features(axes["features"], features, float(stored[_keys.PARAMS]["bio_margin"]), n_named)
     for i, (name, table) in enumerate(scores.items(), start=1):
         axes[name] = fig.add_subplot(grid[0, i])
         if name == "transfer":
@@ -144,7 +144,7 @@ def _of_label(table: pd.DataFrame, label_key: str | None) -> pd.DataFrame:
     return table[table["label_key"].astype(str) == (known[0] if label_key is None else label_key)]
 
 
-def _draw_features(ax: Axes, table: pd.DataFrame, spare: float, n_named: int) -> None:
+def _draw_features(ax: Axes, table: pd.DataFrame, bio_margin: float, n_named: int) -> None:
     """Share of the batch over share of biology; without labels, over the rank."""
     labelled = bool(table["bio_share"].notna().any())
     y = np.maximum(table["share"].to_numpy(), _FLOOR)
@@ -160,7 +160,7 @@ def _draw_features(ax: Axes, table: pd.DataFrame, spare: float, n_named: int) ->
     ax.set(yscale="log", ylabel="share of batch known (within labels)" if labelled else "share of batch known")
     if labelled:
         ends = np.array([_FLOOR, 1.0])
-        ax.plot(ends, spare * ends, color=_style.STEM, linewidth=0.8, zorder=0)
+        ax.plot(ends, bio_margin * ends, color=_style.STEM, linewidth=0.8, zorder=0)
         ax.set(xscale="log", xlabel="share of biology known (within batches)", xlim=(_FLOOR * 0.8, 1.2))
     else:
         ax.set(xlabel="rank")

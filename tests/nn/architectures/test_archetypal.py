@@ -24,7 +24,9 @@ def cells():
 
 @pytest.fixture
 def engine(cells):
-    config = TrainConfig(architecture="archetypal", n_features=F, k=K, noise=0.0, align=0.0).complete(*cells.shape)
+    config = TrainConfig(architecture="archetypal", n_features=F, k=K, noise=0.0, tie_strength=0.0).complete(
+        *cells.shape
+    )
     arch, rng = Archetypal(config), np.random.default_rng(0)
     parameters = initial_parameters(cells, F, K, rng)
     parameters |= arch.extra_parameters(parameters, cells)

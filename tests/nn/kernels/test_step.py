@@ -21,7 +21,7 @@ B, D, F, K, K_AUX = 96, 20, 64, 4, 5
 DEAD = slice(40, 60)
 
 
-def make_step(dtype, *, by_batch=True, prefixes=(F,), weights=None, dead=False, d=D, scale=1.0):
+def make_step(dtype, *, by_batch=True, widths=(F,), weights=None, dead=False, d=D, scale=1.0):
     """A step on one batch of cells, which it sees with noise; also what it starts from."""
     rng = np.random.default_rng(0)
     decoder = rng.normal(size=(F, d)).astype(dtype)
@@ -42,7 +42,7 @@ def make_step(dtype, *, by_batch=True, prefixes=(F,), weights=None, dead=False, 
         k=K,
         batch_size=B,
         by_batch=by_batch,
-        prefixes=np.array(prefixes),
+        widths=np.array(widths),
         weights=weights,
         k_aux=K_AUX,
         aux_weight=1 / 32,
@@ -65,7 +65,7 @@ def take(step, lr=0.0):
     return step.run(rows, noise_at, rate, REST)[0]
 
 
-def autograd(start, X, seen, *, by_batch, prefixes, dead, weights=None):
+def autograd(start, X, seen, *, by_batch, widths, dead, weights=None):
     """Loss and gradients of the definition, dense, by torch."""
     p = {name: torch.tensor(value, requires_grad=True) for name, value in start.items()}
     x, s = torch.tensor(X), torch.tensor(seen)
@@ -76,8 +76,8 @@ def autograd(start, X, seen, *, by_batch, prefixes, dead, weights=None):
     else:
         top = positive.topk(K, dim=1)
         codes = torch.zeros_like(positive).scatter(1, top.indices, top.values)
-    weights = [1 / len(prefixes)] * len(prefixes) if weights is None else weights
-    errors = [((codes[:, :n] @ p["D"][:n] + p["b_dec"] - x) ** 2).mean() for n in prefixes]
+    weights = [1 / len(widths)] * len(widths) if weights is None else weights
+    errors = [((codes[:, :n] @ p["D"][:n] + p["b_dec"] - x) ** 2).mean() for n in widths]
     loss = sum(float(w) * e for w, e in zip(weights, errors, strict=True))
     if dead:
         residual = (x - codes @ p["D"] - p["b_dec"]).detach()
@@ -94,19 +94,17 @@ def autograd(start, X, seen, *, by_batch, prefixes, dead, weights=None):
 
 @pytest.mark.parametrize("dead", [False, True], ids=["all alive", "some dead"])
 @pytest.mark.parametrize(
-    ("prefixes", "weights"), [([F], None), ([8, 16, F], np.array([0.1, 0.2, 0.7]))], ids=["plain", "nested"]
+    ("widths", "weights"), [([F], None), ([8, 16, F], np.array([0.1, 0.2, 0.7]))], ids=["plain", "nested"]
 )
 @pytest.mark.parametrize("by_batch", [True, False], ids=["batch", "row"])
 @pytest.mark.parametrize(("d", "own"), [(10, True), (D, True), (40, True), (70, True), (70, False)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-5)])
-def test_gradients_are_those_of_the_definition(
-    monkeypatch, dtype, tolerance, d, own, by_batch, prefixes, weights, dead
-):
+def test_gradients_are_those_of_the_definition(monkeypatch, dtype, tolerance, d, own, by_batch, widths, weights, dead):
     monkeypatch.setattr(_workspace, "own_product", lambda d: own)  # whatever this processor would take
     with one_thread() if dtype == np.float64 else nullcontext():
-        step, start, X, seen = make_step(dtype, by_batch=by_batch, prefixes=prefixes, weights=weights, dead=dead, d=d)
+        step, start, X, seen = make_step(dtype, by_batch=by_batch, widths=widths, weights=weights, dead=dead, d=d)
         report = take(step)
-    loss, expected = autograd(start, X, seen, by_batch=by_batch, prefixes=prefixes, weights=weights, dead=dead)
+    loss, expected = autograd(start, X, seen, by_batch=by_batch, widths=widths, weights=weights, dead=dead)
     assert report[LOSS] == pytest.approx(loss, rel=max(tolerance, 1e-9))
     assert report[DEAD_FEATURES] == (20 if dead else 0)
     gradients = step.gradients()
@@ -179,7 +177,14 @@ def test_half_precision_product_is_that_of_rounded_factors(d):
     cells, decoder = (rng.normal(size=(n, d)).astype(np.float32) for n in (B, F))
     decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
     start = {"E": decoder, "D": decoder, "b_enc": np.zeros(F, np.float32), "b_dec": np.zeros(d, np.float32)}
-    settings = {"k": K, "batch_size": B, "by_batch": False, "prefixes": np.array([F]), "k_aux": K_AUX, "clip": 1.0}
+    settings = {
+        "k": K,
+        "batch_size": B,
+        "by_batch": False,
+        "widths": np.array([F]),
+        "k_aux": K_AUX,
+        "clip": 1.0,
+    }
     step = SparseStep(cells, **start, **settings, aux_weight=0.0, dead_after=1000, half=True)
     for rate in (1e-2, 0.0):  # the second product is with weights that a step has changed
         weights = step.parameters()
@@ -190,6 +195,13 @@ def test_half_precision_product_is_that_of_rounded_factors(d):
 
 def test_half_precision_is_for_single_precision_parameters():
     weights = {"E": np.ones((F, D)), "D": np.ones((F, D)), "b_enc": np.zeros(F), "b_dec": np.zeros(D)}
-    settings = {"k": K, "batch_size": B, "by_batch": False, "prefixes": np.array([F]), "k_aux": K_AUX, "clip": 1.0}
+    settings = {
+        "k": K,
+        "batch_size": B,
+        "by_batch": False,
+        "widths": np.array([F]),
+        "k_aux": K_AUX,
+        "clip": 1.0,
+    }
     with pytest.raises(TypeError, match="float64"):
         SparseStep(np.ones((B, D)), **weights, **settings, aux_weight=0.0, dead_after=1000, half=True)

@@ -68,7 +68,7 @@ def wide(adata: AnnData, value: str) -> pd.DataFrame:
 
 
 def test_impact_is_the_published_number(trained):
-    ssc.tl.geneset_impact(trained, gene_sets(), n_null=100, match="none", progress_bar=False)
+    ssc.tl.geneset_impact(trained, gene_sets(), n_permutations=100, match="none", progress_bar=False)
     table = ssc.get.geneset_impact(trained)
     units = table["unit"].astype(str).unique()
     impact, sd, scaled = (wide(trained, name) for name in ("impact", "sd", "scaled"))
@@ -86,7 +86,7 @@ def test_impact_is_the_published_number(trained):
 
 
 def test_planted_modules_are_found_and_decoys_are_not(trained):
-    ssc.tl.geneset_impact(trained, gene_sets(), n_null=1000, n_strata=8, progress_bar=False)
+    ssc.tl.geneset_impact(trained, gene_sets(), n_permutations=1000, n_strata=8, progress_bar=False)
     table = ssc.get.geneset_impact(trained).astype({"unit": str, "term": str})
     clear = table[table["padj"] < 0.05]
     false = clear["term"].str.startswith("decoy").mean()
@@ -115,7 +115,7 @@ def test_p_of_decoys_is_uniform(trained):
     trained.uns["saliency"]["inputs"] = trained.uns["saliency"]["inputs"].iloc[MODULES * SIZE :]
     trained.uns["saliency"]["node_weights"] = trained.uns["saliency"]["node_weights"][:, MODULES * SIZE :]
     for match in ("none", "expression"):
-        ssc.tl.geneset_impact(trained, decoys, match=match, n_strata=5, n_null=200, progress_bar=False)
+        ssc.tl.geneset_impact(trained, decoys, match=match, n_strata=5, n_permutations=200, progress_bar=False)
         table = ssc.get.geneset_impact(trained)
         assert len(table) > 20_000
         assert 0.03 < (table["pval"] < 0.05).mean() < 0.06
@@ -130,7 +130,7 @@ def test_random_sets_have_the_expression_of_the_set(trained):
     sets = {f"high_{i}": list(rng.permutation(high)[:25]) for i in range(40)}
     share = {}
     for match in ("none", "expression"):
-        ssc.tl.geneset_impact(trained, sets, match=match, n_strata=10, n_null=200, progress_bar=False)
+        ssc.tl.geneset_impact(trained, sets, match=match, n_strata=10, n_permutations=200, progress_bar=False)
         share[match] = (ssc.get.geneset_impact(trained)["pval"] < 0.05).mean()
     assert share["none"] > 2 * share["expression"]
 
@@ -145,7 +145,7 @@ def test_groups_of_cells_are_compared_over_samples(trained):
     rng = np.random.default_rng(0)
     trained.obs["group"] = rng.choice(["x", "y"], CELLS)
     trained.obs["donor"] = rng.choice(["d1", "d2", "d3", "d4"], CELLS)
-    options = {"n_null": 100, "match": "none", "groupby": "group", "groups": ("y", "x"), "progress_bar": False}
+    options = {"n_permutations": 100, "match": "none", "groupby": "group", "groups": ("y", "x"), "progress_bar": False}
     ssc.tl.geneset_impact(trained, gene_sets(), sample_key="donor", moderate=False, min_cells=1, **options)
     table = ssc.get.geneset_impact(trained, table="contrast").astype({"unit": str, "term": str})
     row = table.iloc[7]
@@ -176,7 +176,7 @@ def test_cells_are_no_replicates(trained):
         side = rng.permutation(np.arange(10) % 2)
         trained.obs["group"] = np.array(["x", "y"])[side[donors]]
         ssc.tl.geneset_impact(
-            trained, gene_sets(), groupby="group", sample_key="donor", n_null=100, match="none", min_cells=1,
+            trained, gene_sets(), groupby="group", sample_key="donor", n_permutations=100, match="none", min_cells=1,
             progress_bar=False,
         )  # fmt: skip
         table = ssc.get.geneset_impact(trained, table="contrast").astype({"unit": str, "term": str})
@@ -203,7 +203,7 @@ def test_sets_of_a_unit_that_move_together_keep_the_level():
     donor = samples[adata.obs_names.get_indexer(pairs["cells"])][pairs["cell"]]
     nodes = pairs["nodes"].copy()
     sets = {f"s{i}": list(rng.choice(adata.var_names, 12, replace=False)) for i in range(15)}
-    options = {"groupby": "group", "sample_key": "donor", "n_null": 100, "match": "none", "progress_bar": False}
+    options = {"groupby": "group", "sample_key": "donor", "n_permutations": 100, "match": "none", "progress_bar": False}
     rejected = {"default": [], "moderated": []}
     for shuffle in range(6):
         adata.obs["group"] = np.array(["x", "y"])[rng.permutation(np.arange(6) % 2)][samples]
@@ -218,13 +218,13 @@ def test_sets_of_a_unit_that_move_together_keep_the_level():
 
 def test_without_samples_sets_are_compared_with_random_sets(trained):
     trained.obs["group"] = np.where(trained.obsm["activity"][:, 0] > 0, "on", "off")
-    options = {"n_null": 200, "n_strata": 8, "groupby": "group", "progress_bar": False}
+    options = {"n_permutations": 200, "n_strata": 8, "groupby": "group", "progress_bar": False}
     ssc.tl.geneset_impact(trained, gene_sets(), groups=("on", "off"), **options)
     table = ssc.get.geneset_impact(trained, table="contrast")
     decoys = table["term"].astype(str).str.startswith("decoy")
     assert (table["pval"][decoys] < 0.05).mean() < 0.1
     assert set(trained.uns["saliency"]["params"]["geneset_impact"]["groups"]) == {"on", "off"}
-    ssc.tl.geneset_impact(trained, gene_sets(), n_null=100, progress_bar=False)
+    ssc.tl.geneset_impact(trained, gene_sets(), n_permutations=100, progress_bar=False)
     with pytest.raises(KeyError, match="impact_contrast"):  # of an earlier call: gone
         ssc.get.geneset_impact(trained, table="contrast")
 
@@ -236,7 +236,7 @@ def test_same_rng_same_numbers_on_any_number_of_threads(trained):
     for rng, threads in ((0, 1), (0, numba.config.NUMBA_NUM_THREADS), (1, 1)):
         before = numba.get_num_threads()
         numba.set_num_threads(threads)
-        ssc.tl.geneset_impact(trained, gene_sets(), n_null=120, rng=rng, progress_bar=False)
+        ssc.tl.geneset_impact(trained, gene_sets(), n_permutations=120, rng=rng, progress_bar=False)
         numba.set_num_threads(before)
         tables.append(wide(trained, "pval"))
     pd.testing.assert_frame_equal(tables[0], tables[1])
@@ -245,14 +245,14 @@ def test_same_rng_same_numbers_on_any_number_of_threads(trained):
 
 def test_survives_files(trained, tmp_path):
     trained.obs["group"] = np.where(np.arange(CELLS) % 2, "x", "y")
-    ssc.tl.geneset_impact(trained, gene_sets(), n_null=100, groupby="group", progress_bar=False)
+    ssc.tl.geneset_impact(trained, gene_sets(), n_permutations=100, groupby="group", progress_bar=False)
     trained.write_h5ad(tmp_path / "a.h5ad")
     back = anndata.read_h5ad(tmp_path / "a.h5ad")
     for name in ("impact", "contrast"):
         pd.testing.assert_frame_equal(
             ssc.get.geneset_impact(back, table=name), ssc.get.geneset_impact(trained, table=name), check_dtype=False
         )
-    ssc.tl.geneset_impact(back, gene_sets(), n_null=100, progress_bar=False)
+    ssc.tl.geneset_impact(back, gene_sets(), n_permutations=100, progress_bar=False)
     assert ssc.get.geneset_impact(back)["pval"].equals(ssc.get.geneset_impact(trained)["pval"])
 
 
@@ -260,7 +260,7 @@ def test_survives_files(trained, tmp_path):
     ("options", "error", "message"),
     [
         ({"match": "length"}, ValueError, "Unknown match"),
-        ({"n_null": 10}, ValueError, "n_null must be at least 100"),
+        ({"n_permutations": 10}, ValueError, "n_permutations must be at least 100"),
         ({"min_size": 50, "max_size": 10}, ValueError, "no gene set can pass"),
         ({"units": "oae_77"}, KeyError, "Did not find unit"),
         ({"key": "other"}, KeyError, "No saliency under key='other'"),

@@ -49,7 +49,7 @@ def units_and_sets(adata, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     nets["random"] = {f"random {i}": list(rng.choice(adata.var_names, size, replace=False)) for i in range(N_RANDOM)}
     scores = []
     for net in nets.values():
-        ssc.tl.geneset_impact(adata, net, n_null=200, progress_bar=False)
+        ssc.tl.geneset_impact(adata, net, n_permutations=200, progress_bar=False)
         table = ssc.get.geneset_impact(adata).astype({"unit": str, "term": str})
         scores.append(table.pivot(index="unit", columns="term", values="score"))
     score = pd.concat(scores, axis=1)

@@ -87,7 +87,7 @@ def held_out(cells):
 @pytest.mark.parametrize("name", ["SCVI", "SCANVI", "LinearSCVI"])
 def test_objective_is_the_models_own(name, held_out):
     model = train(name)
-    ssc.tl.latent_diagnostics(held_out, model, donor_key="donor", **QUICK | {"n_draws": 40})
+    ssc.tl.latent_diagnostics(held_out, model, sample_key="donor", **QUICK | {"n_draws": 40})
     table = ssc.get.latent_diagnostics(held_out, "elbo").set_index("donor")
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -116,7 +116,7 @@ def test_reconstruction_of_scanvi_is_that_of_its_counts(held_out):
 
 def test_dimensions_are_those_of_the_posterior(held_out):
     model = train("SCVI")
-    ssc.tl.latent_diagnostics(held_out, model, threshold=0.05, **QUICK)
+    ssc.tl.latent_diagnostics(held_out, model, min_variance=0.05, **QUICK)
     table = ssc.get.latent_diagnostics(held_out)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -178,17 +178,17 @@ def test_genes_are_matched_by_name(held_out):
 def test_cells_and_donors_of_the_training_are_refused(cells):
     model = train("SCVI")
     with pytest.raises(ValueError, match=r"162 of 300 cells were in the training.*'d0', 'd1', 'd2' of 'donor'"):
-        ssc.tl.latent_diagnostics(cells, model, donor_key="donor", **QUICK)
+        ssc.tl.latent_diagnostics(cells, model, sample_key="donor", **QUICK)
     fresh = cells.copy()
     fresh.obs_names = [f"new_{i}" for i in range(300)]
     fresh.X = fresh.X * 2
     with pytest.raises(ValueError, match="cells of the donors"):  # other cells, but of the same donors
-        ssc.tl.latent_diagnostics(fresh, model, donor_key="donor", **QUICK)
+        ssc.tl.latent_diagnostics(fresh, model, sample_key="donor", **QUICK)
     assert "latent_diagnostics" not in cells.uns
-    ssc.tl.latent_diagnostics(cells, model, mask="held_out", donor_key="donor", **QUICK)
+    ssc.tl.latent_diagnostics(cells, model, mask="held_out", sample_key="donor", **QUICK)
     assert cells.uns["latent_diagnostics"]["params"]["n_seen"] == 0
     assert cells.uns["latent_diagnostics"]["params"]["n_cells"] == 120
-    ssc.tl.latent_diagnostics(cells, model, donor_key="donor", seen="warn", **QUICK)
+    ssc.tl.latent_diagnostics(cells, model, sample_key="donor", seen="warn", **QUICK)
     assert cells.uns["latent_diagnostics"]["params"]["n_seen"] == 162
 
 
@@ -196,21 +196,21 @@ def test_the_same_name_is_not_the_same_cell(held_out):
     """Barcodes come back in other samples: only with the same counts it is the cell of the training."""
     held_out.obs_names = [f"cell_{i}" for i in range(120)]  # names of cells of the training
     held_out.X = held_out.X * 3
-    ssc.tl.latent_diagnostics(held_out, train("SCVI"), donor_key="donor", **QUICK)
+    ssc.tl.latent_diagnostics(held_out, train("SCVI"), sample_key="donor", **QUICK)
     assert held_out.uns["latent_diagnostics"]["params"]["n_seen"] == 0
 
 
 def test_batches_that_the_model_does_not_know(held_out):
     model = train("batch")
     with pytest.raises(ValueError, match=r"does not know 'd3', 'd4'.*decode_as='d0'"):
-        ssc.tl.latent_diagnostics(held_out, model, donor_key="donor", **QUICK)
-    ssc.tl.latent_diagnostics(held_out, model, donor_key="donor", decode_as="d1", **QUICK)
+        ssc.tl.latent_diagnostics(held_out, model, sample_key="donor", **QUICK)
+    ssc.tl.latent_diagnostics(held_out, model, sample_key="donor", decode_as="d1", **QUICK)
     assert list(ssc.get.latent_diagnostics(held_out, "elbo")["donor"]) == ["all", "d3", "d4"]
     with pytest.raises(ValueError, match="Unknown decode_as"):
         ssc.tl.latent_diagnostics(held_out, model, decode_as="d4", **QUICK)
     with pytest.raises(ValueError, match="without batch_key"):
         ssc.tl.latent_diagnostics(held_out, train("SCVI"), decode_as="d1", **QUICK)
-    ssc.tl.latent_diagnostics(held_out, train("chip"), donor_key="donor", **QUICK)  # a batch that donors share
+    ssc.tl.latent_diagnostics(held_out, train("chip"), sample_key="donor", **QUICK)  # a batch that donors share
 
 
 def test_dependence_finds_what_was_planted(cells):
@@ -267,7 +267,7 @@ def test_labels_that_vary_within_some_samples_only(cells):
 @pytest.mark.parametrize("file", ["h5ad", "zarr"])
 def test_tables_survive_a_file(held_out, file, tmp_path):
     held_out.obsm["X_own"] = np.random.default_rng(0).normal(size=(120, 3))
-    ssc.tl.latent_diagnostics(held_out, Points(), "type", donor_key="donor", key_added="own", **QUICK)
+    ssc.tl.latent_diagnostics(held_out, Points(), "type", sample_key="donor", key_added="own", **QUICK)
     path = tmp_path / f"cells.{file}"
     getattr(held_out, f"write_{file}")(path)
     again = getattr(ad, f"read_{file}")(path)
@@ -293,11 +293,11 @@ def test_other_models_are_refused(held_out):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"keys": "no"}, KeyError, "Did not find adata.obs"),
-        ({"donor_key": "no"}, KeyError, "Did not find adata.obs"),
+        ({"label_keys": "no"}, KeyError, "Did not find adata.obs"),
+        ({"sample_key": "no"}, KeyError, "Did not find adata.obs"),
         ({"mask": "type"}, ValueError, "must be True or False"),
         ({"mask": np.zeros(120, bool)}, ValueError, "at least 20 are needed"),
-        ({"threshold": 0}, ValueError, "positive variance"),
+        ({"min_variance": 0}, ValueError, "positive variance"),
         ({"n_draws": 0}, ValueError, "at least 1"),
         ({"seen": "maybe"}, ValueError, "Unknown seen"),
         ({"decode_as": "d1"}, ValueError, "told the batch"),
@@ -324,7 +324,7 @@ def test_orthogonal_autoencoders_have_positions_and_no_prior(held_out):
         ssc.models.OrthogonalAE.setup_anndata(adata)
         model = ssc.models.OrthogonalAE(adata, n_latent=4, n_hidden=8)
         model.train(**TRAIN | {"train_size": 0.8})
-    ssc.tl.latent_diagnostics(held_out, model, "type", donor_key="donor", **QUICK)
+    ssc.tl.latent_diagnostics(held_out, model, "type", sample_key="donor", **QUICK)
     elbo = ssc.get.latent_diagnostics(held_out, "elbo")
     rate = model.module.decoder(torch.tensor(model.project(held_out))).detach().numpy()
     depth = held_out.X.toarray().sum(1, keepdims=True)

@@ -54,7 +54,7 @@ def _study():
     state = torch.random.get_rng_state()
     found = ssc.tl.vae_study(
         adata,
-        donor_key="donor",
+        sample_key="donor",
         label_key="type",
         architectures=TINY,
         test_donors="d2",
@@ -114,7 +114,7 @@ def test_counts_are_described(study):
 
 def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     adata = simulate()
-    asked = {"donor_key": "donor", "architectures": {"tiny": TINY["tiny"]}, "likelihoods": ["nb"], "path": tmp_path}
+    asked = {"sample_key": "donor", "architectures": {"tiny": TINY["tiny"]}, "likelihoods": ["nb"], "path": tmp_path}
     from sparsesc.studies.vae import _vae_study as module
 
     calls = []
@@ -147,7 +147,7 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 def test_the_same_seed_gives_the_same_numbers():
     adata = simulate(2)
     asked = {
-        "donor_key": "donor",
+        "sample_key": "donor",
         "architectures": {"tiny": TINY["tiny"]},
         "likelihoods": ["nb"],
         "test_donors": ["d1"],
@@ -163,7 +163,7 @@ def test_training_beats_no_latent_and_finds_types():
     """Types that differ strongly: the objective on a donor never seen gains most of what knowing the types would."""
     adata = simulate(3, 120, seed=1)
     runs = ssc.tl.vae_study(
-        adata, donor_key="donor", label_key="type", architectures={"one": {"n_hidden": 32, "n_latent": 4}},
+        adata, sample_key="donor", label_key="type", architectures={"one": {"n_hidden": 32, "n_latent": 4}},
         likelihoods=["poisson", "normal"], test_donors="d0", lr=1e-2,
         **QUICK | {"max_epochs": 30, "n_top_genes": None},
     )["runs"]  # fmt: skip
@@ -186,7 +186,7 @@ def test_training_beats_no_latent_and_finds_types():
 def test_genes_and_scales_know_nothing_of_held_out_donors():
     """Other counts in held-out donors: the same genes, and the same scores on the training cells."""
     asked = {
-        "donor_key": "donor",
+        "sample_key": "donor",
         "architectures": {"tiny": TINY["tiny"]},
         "likelihoods": "normal",
         "test_donors": "d1",
@@ -205,7 +205,7 @@ def test_scvi_keeps_no_hold_on_the_cells():
     from scvi.model import SCVI
 
     before = len(SCVI._setup_adata_manager_store)
-    asked = {"donor_key": "donor", "architectures": {"tiny": TINY["tiny"]}, "likelihoods": "nb", "test_donors": "d1"}
+    asked = {"sample_key": "donor", "architectures": {"tiny": TINY["tiny"]}, "likelihoods": "nb", "test_donors": "d1"}
     ssc.tl.vae_study(simulate(2), **asked, **QUICK)
     assert len(SCVI._setup_adata_manager_store) == before
 
@@ -213,7 +213,7 @@ def test_scvi_keeps_no_hold_on_the_cells():
 def test_batches_that_donors_share():
     adata = simulate(2)
     asked = {
-        "donor_key": "donor",
+        "sample_key": "donor",
         "architectures": {"tiny": TINY["tiny"]},
         "likelihoods": ["poisson"],
         "test_donors": "d0",
@@ -306,14 +306,14 @@ def test_scores_against_other_implementations():
 @pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed")
 def test_autotune_says_what_it_needs():
     with pytest.raises(ImportError, match=r"ray.*pip install 'scvi-tools\[autotune\]'"):
-        ssc.tl.vae_study(simulate(2), donor_key="donor", search="autotune")
+        ssc.tl.vae_study(simulate(2), sample_key="donor", search="autotune")
 
 
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"donor_key": "no"}, KeyError, "Did not find adata.obs"),
-        ({"donor_key": "one"}, ValueError, "none can be held out"),
+        ({"sample_key": "no"}, KeyError, "Did not find adata.obs"),
+        ({"sample_key": "one"}, ValueError, "none can be held out"),
         ({"test_donors": "d9"}, ValueError, "must be some, not all"),
         ({"test_donors": ["d0", "d1", "d2"]}, ValueError, "must be some, not all"),
         ({"test_donors": "d0", "n_folds": 2}, ValueError, "exclude each other"),
@@ -335,9 +335,9 @@ def test_bad_input_is_told(options, error, match):
     adata = simulate()
     adata.obs["one"] = "same"
     with pytest.raises(error, match=match):
-        ssc.tl.vae_study(adata, **{"donor_key": "donor", **options})
+        ssc.tl.vae_study(adata, **{"sample_key": "donor", **options})
 
 
 def test_donors_with_too_few_cells():
     with pytest.raises(ValueError, match="With d0 held out there are 12 cells"):
-        ssc.tl.vae_study(simulate(6, 12), donor_key="donor", n_folds=6)
+        ssc.tl.vae_study(simulate(6, 12), sample_key="donor", n_folds=6)

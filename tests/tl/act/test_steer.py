@@ -73,14 +73,14 @@ def test_values_come_from_the_group_to_become_like_within_strata(cells):
 def test_chosen_features_carry_the_difference(cells):
     """Over all features the shares add up to what the code explains of the difference of means."""
     options = {"groupby": "bulk_labels", "from_group": "Dendritic", "to_group": "CD19+ B"}
-    share = steered(cells, n_features=64, **options)["features"]["share_of_difference"]
+    share = steered(cells, n_steered=64, **options)["features"]["share_of_difference"]
     assert (np.diff(share) <= 1e-12).all()
     label = cells.obs["bulk_labels"].to_numpy()
     X, Xhat = cells.obsm["X_pca"], ssc.get.sae(cells).decode(cells.obsm["X_sae"])
     b, m = label == "CD19+ B", label == "Dendritic"
     gap = X[b].mean(0) - X[m].mean(0)
     assert share.sum() == pytest.approx((Xhat[b].mean(0) - Xhat[m].mean(0)) @ gap / (gap @ gap), rel=1e-3)
-    best = steered(cells, n_features=2, **options)["features"]
+    best = steered(cells, n_steered=2, **options)["features"]
     np.testing.assert_allclose(best["share_of_difference"], share[:2])
 
 
@@ -101,7 +101,7 @@ def test_controls_have_the_length_of_the_move(cells):
 
 def test_no_dose_leaves_cells_at_home(cells):
     kind = "CD19+ B"
-    found = steered(cells, n_features=3, groupby="bulk_labels", from_group="Dendritic", to_group=kind, doses=[0])
+    found = steered(cells, n_steered=3, groupby="bulk_labels", from_group="Dendritic", to_group=kind, doses=[0])
     at_home = found["doses"].query("dose == 0")
     assert at_home["landed"].nunique() == at_home["distance"].nunique() == 1
     assert at_home["landed"].iloc[0] < 0.1
@@ -141,7 +141,7 @@ def test_layer_holds_decoded_cells(cells):
 
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_result_survives_a_file(cells, tmp_path, suffix):
-    found = steered(cells, n_features=2, groupby="half", to_group="even", decoder="pca")
+    found = steered(cells, n_steered=2, groupby="half", to_group="even", decoder="pca")
     path = tmp_path / f"cells.{suffix}"
     getattr(cells, f"write_{suffix}")(path)
     back = getattr(anndata, f"read_{suffix}")(path).uns["sae"]["steering"]
@@ -151,7 +151,7 @@ def test_result_survives_a_file(cells, tmp_path, suffix):
 
 
 def test_same_seed_same_bits_and_copy_leaves_the_original(cells):
-    options = {"n_features": 2, "groupby": "half", "to_group": "even", "n_scored": 50, "n_controls": 2}
+    options = {"n_steered": 2, "groupby": "half", "to_group": "even", "n_scored": 50, "n_controls": 2}
     one, two = (ssc.tl.steer(cells, rng=3, copy=True, **options) for _ in range(2))
     pd.testing.assert_frame_equal(one.uns["sae"]["steering"]["doses"], two.uns["sae"]["steering"]["doses"])
     assert "steering" not in cells.uns["sae"]
@@ -288,7 +288,7 @@ def test_control_cells_land_among_stimulated_ones_of_other_donors(published):
             from_group="ctrl",
             to_group="stim",
             within="cell_type",
-            n_features=n,
+            n_steered=n,
             cells=~reference,
             reference_cells=reference,
             n_controls=3,

@@ -73,7 +73,7 @@ def test_cells_move_by_the_difference_of_decoded_codes_and_the_error_stays(pbmc6
     adata = pbmc68k_code
     X, Z, model = adata.obsm["X_pca"].copy(), adata.obsm["X_sae"].toarray(), ssc.get.sae(adata)
     for scale in (0.0, 0.4):
-        tables = found(adata, ["sae_3", 7], scale=scale)
+        tables = found(adata, ["sae_3", 7], factor=scale)
         new = Z.copy()
         new[:, [3, 7]] *= scale
         clean = adata.obsm["X_pca_clean"]
@@ -154,7 +154,7 @@ def test_batches_without_meaning_touch_nothing():
         adata = simulated(effect=4, n=160, seed=seed)
         rng = np.random.default_rng([seed, 1])  # a stream of its own: the simulation's began with its batches
         adata.obs["random"] = rng.choice(["a", "b"], 160)
-        tables = found(adata, batch_key="random", bio_keys="kind", n_controls=0, spare=0)
+        tables = found(adata, batch_key="random", bio_keys="kind", n_controls=0, bio_margin=0)
         touched.append(bool(gone(tables)))
     assert np.mean(touched) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 40)
 
@@ -162,7 +162,7 @@ def test_batches_without_meaning_touch_nothing():
 def test_judging_cells_do_not_choose(suppressed):
     labels, batches = read_labels(suppressed, "kind"), read_labels(suppressed, "batch")
     cells = Cells.read(batches, [labels], 0.5, np.random.default_rng(0))
-    options = {"labelled": True, "spare": 1.0, "alpha": 0.05, "n_levels": 3, "min_cells": 10, "n_permutations": 19}
+    options = {"labelled": True, "bio_margin": 1.0, "alpha": 0.05, "n_levels": 3, "min_cells": 10, "n_permutations": 19}
     changed = cells.batches.copy()
     changed[cells.held] = np.random.default_rng(1).permutation(changed[cells.held])
     results = [
@@ -180,8 +180,8 @@ def test_judging_cells_do_not_choose(suppressed):
 
 
 def test_number_of_features(cells):
-    assert len(gone(found(cells, batch_key="batch", bio_keys="kind", n_features=1))) == 1
-    assert gone(found(cells, batch_key="batch", bio_keys="kind", n_features="transfer")) == BATCH_FEATURES
+    assert len(gone(found(cells, batch_key="batch", bio_keys="kind", n_suppressed=1))) == 1
+    assert gone(found(cells, batch_key="batch", bio_keys="kind", n_suppressed="transfer")) == BATCH_FEATURES
     # types in one batch each: without their features transfer is worse, so none goes
     adata = simulated(effect=0, n=240)
     Z = adata.obsm["X_sae"].toarray()
@@ -192,11 +192,11 @@ def test_number_of_features(cells):
     W[6:10] = W[:4]  # they mean the same as those of the other batches
     adata.uns["sae"]["weights"]["W_dec"] = W
     adata.obsm["X_sae"], adata.obsm["X_emb"] = sparse.csr_matrix(Z), Z.astype(np.float32) @ W
-    harmful = found(adata, batch_key="batch", bio_keys="kind", spare=0)
+    harmful = found(adata, batch_key="batch", bio_keys="kind", bio_margin=0)
     assert len(gone(harmful)) >= 4
     scores = harmful["transfer"].groupby("state")["accuracy"].mean()
     assert scores["after"] < scores["before"] - 0.3
-    assert gone(found(adata, batch_key="batch", bio_keys="kind", spare=0, n_features="transfer")) == []
+    assert gone(found(adata, batch_key="batch", bio_keys="kind", bio_margin=0, n_suppressed="transfer")) == []
 
 
 def test_cells_without_labels_are_cleaned_all_the_same(cells):
@@ -240,7 +240,7 @@ def test_what_cannot_be_told_apart_is_refused_or_said(cells, monkeypatch):
         found(cells, batch_key="batch", bio_keys="own")
     assert said == []
     cells.obs["mostly"] = np.where(np.arange(240) < 170, cells.obs["own"], "shared")
-    found(cells, batch_key="batch", bio_keys="mostly", n_features=1)
+    found(cells, batch_key="batch", bio_keys="mostly", n_suppressed=1)
     assert "of the cells have labels of 'mostly' that several batches of 'batch' share" in said[0]
     said.clear()
     found(cells, batch_key="batch", bio_keys="kind", label_keys="own")
@@ -258,13 +258,13 @@ def test_bad_input_is_told_at_the_door(cells):
     fails(KeyError, "Did not find feature 'sae_x'", "sae_x")
     fails(KeyError, r"Did not find adata.obs\['donor'\]", batch_key="donor")
     fails(KeyError, "No sparse autoencoder under key='other'", "sae_1", key="other")
-    fails(ValueError, "spare must be a number of at least 0", spare=-1, **both)
-    fails(ValueError, "scale must be at least 0 and below 1", "sae_1", scale=1)
+    fails(ValueError, "bio_margin must be a number of at least 0", bio_margin=-1, **both)
+    fails(ValueError, "factor must be at least 0 and below 1", "sae_1", factor=1)
     fails(ValueError, "alpha must lie between 0 and 1", alpha=0, **both)
     fails(ValueError, "holdout must lie between 0 and 1", holdout=1, **both)
-    fails(ValueError, "n_features must be a whole number", n_features=0, **both)
-    fails(ValueError, "n_features must be a whole number", n_features="all", **both)
-    fails(ValueError, "n_features='transfer' needs labels", batch_key="batch", n_features="transfer")
+    fails(ValueError, "n_suppressed must be a whole number", n_suppressed=0, **both)
+    fails(ValueError, "n_suppressed must be a whole number", n_suppressed="all", **both)
+    fails(ValueError, "n_suppressed='transfer' needs labels", batch_key="batch", n_suppressed="transfer")
     fails(ValueError, "n_neighbors must be a whole number", n_neighbors=0, **both)
     fails(ValueError, "would overwrite what the autoencoder works on", "sae_1", key_added="X_emb")
     fails(ValueError, "non-empty string without '/'", "sae_1", key_added="a/b")

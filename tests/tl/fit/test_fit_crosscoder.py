@@ -156,7 +156,7 @@ def test_what_reads_an_autoencoder_reads_a_crosscoder(fitted):
     ssc.tl.feature_association(fitted, "type")
     ssc.tl.feature_similarity(fitted)
     ssc.tl.feature_locality(fitted, "type")
-    ssc.tl.stability(fitted, n_seeds=1)
+    ssc.tl.stability(fitted, n_fits=1)
     assert ssc.get.features(fitted).var["kind"].isin(["shared", "mixed", "private", ""]).all()
     ssc.tl.steer(fitted, {"sae_0": 1.0})
     assert "X_sae_joint_steered" in fitted.obsm

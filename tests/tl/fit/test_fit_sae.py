@@ -197,16 +197,16 @@ def test_the_start_is_an_option_and_stored(pbmc68k):
 def test_auto_is_the_default(pbmc68k):
     ssc.tl.fit_sae(pbmc68k, use_rep="X_pca", n_features="auto", k="auto", max_steps=2, progress_bar=False)
     params = pbmc68k.uns["sae"]["params"]
-    assert (params["n_features"], params["k"], params["whole_weight"]) == (128, 17, 2 / 3)
+    assert (params["n_features"], params["k"], params["full_width_weight"]) == (128, 17, 2 / 3)
 
 
 def test_the_weight_of_prefixes_is_stored_and_read_back(pbmc68k):
-    ssc.tl.fit_sae(pbmc68k, **(QUICK | {"whole_weight": 0.4}))
+    ssc.tl.fit_sae(pbmc68k, **(QUICK | {"full_width_weight": 0.4}))
     params = pbmc68k.uns["sae"]["params"]
-    assert restored_config(params).whole_weight == params["whole_weight"] == 0.4
-    # Stored before there was a choice: all prefixes had the same weight.
-    earlier = {name: value for name, value in params.items() if name != "whole_weight"}
-    assert restored_config(earlier).whole_weight == 1 / len(params["prefixes"])
+    assert restored_config(params).full_width_weight == params["full_width_weight"] == 0.4
+    # Stored before there was a choice: all matryoshka_widths had the same weight.
+    earlier = {name: value for name, value in params.items() if name != "full_width_weight"}
+    assert restored_config(earlier).full_width_weight == 1 / len(params["matryoshka_widths"])
 
 
 def test_validation_by_group(pbmc68k):
@@ -283,10 +283,20 @@ def taken_obsm(adata):
         (None, {"k": 0}, ValueError, "k must be a whole number of at least 1"),
         (None, {"n_features": 2.5}, ValueError, "n_features must be a whole number"),
         (None, {"architecture": "transformer"}, ValueError, "Unknown architecture: 'transformer'. Choose one of"),
-        (None, {"prefixes": [8, 4, 48]}, ValueError, "prefixes must ascend"),
-        (None, {"architecture": "topk", "prefixes": [48]}, ValueError, "belong to architecture 'matryoshka'"),
-        (None, {"whole_weight": 1.5}, ValueError, "whole_weight, a share of the loss, must be above 0 and at most 1"),
-        (None, {"architecture": "topk", "whole_weight": 0.5}, ValueError, "whole_weight belongs to architecture"),
+        (None, {"matryoshka_widths": [8, 4, 48]}, ValueError, "matryoshka_widths must ascend"),
+        (None, {"architecture": "topk", "matryoshka_widths": [48]}, ValueError, "belong to architecture 'matryoshka'"),
+        (
+            None,
+            {"full_width_weight": 1.5},
+            ValueError,
+            "full_width_weight, a share of the loss, must be above 0 and at most 1",
+        ),
+        (
+            None,
+            {"architecture": "topk", "full_width_weight": 0.5},
+            ValueError,
+            "full_width_weight belongs to architecture",
+        ),
         (None, {"k": "few"}, ValueError, "k must be a whole number of at least 1, found 'few'"),
         (None, {"noise": -1}, ValueError, "noise must be a non-negative number"),
         (None, {"validation": 0.9}, ValueError, "between 0 and 0.5"),

@@ -14,7 +14,7 @@ QUICK = {"use_rep": "X_pca", "n_features": 32, "k": 4, "max_steps": 60, "progres
 def _fitted(_pbmc68k):
     adata = _pbmc68k.copy()
     ssc.tl.fit_sae(adata, **QUICK)
-    ssc.tl.stability(adata, n_seeds=2)
+    ssc.tl.stability(adata, n_fits=2)
     return adata
 
 
@@ -70,9 +70,9 @@ def test_round_trip(fitted, tmp_path, suffix):
 def test_after_a_file_and_with_the_same_seed_it_is_the_same(fitted, tmp_path):
     fitted.write_h5ad(tmp_path / "cells.h5ad")
     back = ad.read_h5ad(tmp_path / "cells.h5ad")
-    again = ssc.tl.stability(back, n_seeds=2, copy=True).uns["sae"]["features"]["stability"]
+    again = ssc.tl.stability(back, n_fits=2, copy=True).uns["sae"]["features"]["stability"]
     np.testing.assert_array_equal(again, fitted.uns["sae"]["features"]["stability"])
-    other = ssc.tl.stability(back, n_seeds=1, rng=1, copy=True).uns["sae"]
+    other = ssc.tl.stability(back, n_fits=1, rng=1, copy=True).uns["sae"]
     assert other["stability"]["fits"]["seed"].iloc[1] != fitted.uns["sae"]["stability"]["fits"]["seed"].iloc[1]
     assert not np.array_equal(other["features"]["stability"], again)
     np.testing.assert_array_equal(back.uns["sae"]["features"]["stability"], again)
@@ -84,7 +84,7 @@ def test_archetypal_is_stable_over_seeds_but_less_so_over_cells(pbmc68k):
     assert pbmc68k.uns["sae"]["metrics"]["fvu"] < 0.5
     means = []
     for subsample in (None, 0.5):
-        ssc.tl.stability(pbmc68k, n_seeds=1, subsample=subsample)
+        ssc.tl.stability(pbmc68k, n_fits=1, subsample=subsample)
         found = pbmc68k.uns["sae"]["stability"]
         means.append(found["mean"])
         assert found["random"] < found["mean"]
@@ -94,7 +94,7 @@ def test_archetypal_is_stable_over_seeds_but_less_so_over_cells(pbmc68k):
 
 def test_dead_features_have_no_score(fitted):
     fitted.uns["sae"]["features"].loc["sae_3", "dead"] = True
-    ssc.tl.stability(fitted, n_seeds=1)
+    ssc.tl.stability(fitted, n_fits=1)
     table = fitted.uns["sae"]["features"]
     assert np.isnan(table.loc["sae_3", "stability"])
     assert np.isnan(table.loc["sae_3", "stability_random"])
@@ -104,7 +104,7 @@ def test_dead_features_have_no_score(fitted):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_seeds": 0}, "n_seeds must be a whole number of at least 1, found 0"),
+        ({"n_fits": 0}, "n_fits must be a whole number of at least 1, found 0"),
         ({"subsample": 0}, "subsample must be a share of the cells between 0 and 1"),
         ({"subsample": True}, "subsample must be a share"),
         ({"subsample": 0.03}, "leaves 19 cells for 32 features"),

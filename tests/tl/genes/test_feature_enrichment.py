@@ -91,7 +91,7 @@ def test_null_of_shuffled_cells(adata, method):
     assert list(cells.columns) == [*COLUMNS, *["pval_parametric"] * (method == "ulm"), "null_sd"]
     asked = adata.uns["sae"]["params"]["feature_enrichment"]
     assert asked["null"] == "cells"
-    assert asked["n_shuffles"] == 1000
+    assert asked["n_permutations"] == 1000
     np.testing.assert_allclose(cells["padj"], stats.false_discovery_control(cells["pval"]), rtol=1e-6)
     spread = cells.groupby("term")["null_sd"].first()
     random = spread.index.str.startswith("set ")
@@ -113,15 +113,15 @@ def test_null_of_shuffled_cells_follows_how_genes_were_scored(adata, net, monkey
     adata.obs["donor"] = pd.Categorical([f"donor {i % 4}" for i in range(adata.n_obs)])
     for options in ({"method": "correlation"}, {"sample_key": "donor"}, {"split": "cells", "holdout": 0.5}):
         ssc.tl.feature_genes(adata, progress_bar=False, **options)
-        found = table(adata, net, n_top=None, null="cells", n_shuffles=200)
+        found = table(adata, net, n_top=None, null="cells", n_permutations=200)
         assert (found["pval"] <= 0.05).mean() < 0.08
         assert 0.8 < found["null_sd"].median() < 1.2
     ssc.tl.feature_genes(adata, progress_bar=False)
-    stored = table(adata, net, null="cells", n_shuffles=100)
-    few = table(adata, net, null="cells", n_shuffles=100, max_memory=1e-3)
+    stored = table(adata, net, null="cells", n_permutations=100)
+    few = table(adata, net, null="cells", n_permutations=100, max_memory=1e-3)
     np.testing.assert_allclose(few["pval"], stored["pval"], rtol=1e-9)
     ssc.tl.feature_genes(adata, store=False, progress_bar=False)
-    pd.testing.assert_frame_equal(table(adata, net, null="cells", n_shuffles=100), stored)
+    pd.testing.assert_frame_equal(table(adata, net, null="cells", n_permutations=100), stored)
 
 
 def test_null_of_shuffled_cells_needs_scores_that_compare_cells(adata, net):
@@ -388,7 +388,7 @@ def test_rows_without_gene_are_left_out_with_a_warning(adata, net, monkeypatch):
             ValueError,
             "null='cells' goes with method 'ulm', 'ranksum', not with 'ora'",
         ),
-        ({"null": "cells", "n_shuffles": 50}, ValueError, "n_shuffles must be at least 100"),
+        ({"null": "cells", "n_permutations": 50}, ValueError, "n_permutations must be at least 100"),
         ({"max_memory": -1}, ValueError, "max_memory must be a positive number"),
         ({"features": "sae_999"}, KeyError, "Did not find feature 'sae_999'"),
     ],

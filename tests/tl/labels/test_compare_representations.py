@@ -13,9 +13,9 @@ from sparsesc.tl.labels._controls import random_code
 LABELS = "bulk_labels"
 
 
-def compare(adata, reps, keys=LABELS, **options):
+def compare(adata, use_reps, keys=LABELS, **options):
     options = {"n_permutations": 0, "progress_bar": False} | options
-    return ssc.tl.compare_representations(adata, reps, keys, **options)
+    return ssc.tl.compare_representations(adata, use_reps, keys, **options)
 
 
 def values(table, name, metric, key=LABELS):
@@ -43,8 +43,8 @@ def test_sparse_dense_frames_and_names_agree(pbmc68k_code):
     codes = pbmc68k_code.obsm["X_sae"]
     frame = pd.DataFrame(codes.toarray(), index=pbmc68k_code.obs_names)
     frame.columns = frame.columns.astype(str)
-    reps = {"name": "X_sae", "csc": sparse.csc_array(codes), "dense": codes.toarray(), "frame": frame}
-    table = compare(pbmc68k_code, reps)
+    use_reps = {"name": "X_sae", "csc": sparse.csc_array(codes), "dense": codes.toarray(), "frame": frame}
+    table = compare(pbmc68k_code, use_reps)
     wide = table.pivot(index="metric", columns="representation", values="value")
     for other in wide:
         np.testing.assert_allclose(wide[other], wide["name"], atol=1e-12)
@@ -104,8 +104,8 @@ def test_two_categories_are_one_contrast(pbmc68k_code):
 
 def test_controls_have_the_shape_of_what_they_stand_beside(pbmc68k_code):
     names = ("pca", "ica", "nmf", "random_sae")
-    reps = {"code": "X_sae", "first": pbmc68k_code.obsm["X_pca"][:, :10]}
-    table = compare(pbmc68k_code, reps, controls=names, use_rep="X_pca", n_components=10)
+    use_reps = {"code": "X_sae", "first": pbmc68k_code.obsm["X_pca"][:, :10]}
+    table = compare(pbmc68k_code, use_reps, controls=names, use_rep="X_pca", n_components=10)
     width = table.groupby("representation", observed=True)["n_features"].max()
     assert list(width.index) == ["code", "first", *names]
     assert list(width) == [64, 10, 10, 10, 10, 64]
@@ -146,15 +146,15 @@ def test_expression_is_a_representation(pbmc68k_code):
 
 
 @pytest.mark.parametrize(
-    ("reps", "keys", "options", "error", "match"),
+    ("use_reps", "keys", "options", "error", "match"),
     [
         ("X_scVI", LABELS, {}, KeyError, r"Did not find adata.obsm\['X_scVI'\]. Available: 'X_pca'"),
         ("X_sae", "cell_type", {}, KeyError, r"Did not find adata.obs\['cell_type'\]"),
-        ([], LABELS, {}, ValueError, "reps is empty. Name entries of adata.obsm: 'X_pca'"),
+        ([], LABELS, {}, ValueError, "use_reps is empty. Name entries of adata.obsm: 'X_pca'"),
         ("X_sae", [], {}, ValueError, "label_keys is empty"),
         ([np.ones((700, 2))], LABELS, {}, TypeError, "Give arrays by name"),
         ({"a": np.ones((5, 2))}, LABELS, {}, ValueError, r"one row for each of 700 cells, .* found shape \(5, 2\)"),
-        ({"a": np.full((700, 2), np.nan)}, LABELS, {}, ValueError, r"reps\['a'\] holds 1400 NaN"),
+        ({"a": np.full((700, 2), np.nan)}, LABELS, {}, ValueError, r"use_reps\['a'\] holds 1400 NaN"),
         ({"a": sparse.csr_array(np.full((700, 2), np.inf))}, LABELS, {}, ValueError, "holds 1400 NaN or infinite"),
         ("X_sae", "n_counts", {}, TypeError, r"holds numbers, and label_keys need labels.*astype\(\"category\"\)"),
         ("X_sae", LABELS, {"min_cells": 900}, ValueError, "No category .* has min_cells=900 cells: the largest has"),
@@ -162,12 +162,12 @@ def test_expression_is_a_representation(pbmc68k_code):
         ("X_sae", LABELS, {"controls": "umap"}, ValueError, "Unknown control: 'umap'. Choose one of 'pca'"),
         ("X_sae", LABELS, {"n_permutations": -1}, ValueError, "n_permutations must be a whole number of at least 0"),
         ("X_sae", LABELS, {"n_components": 0}, ValueError, "n_components must be a whole number of at least 1"),
-        ("X_sae", LABELS, {"threshold": 1.5}, ValueError, "threshold must lie between 0 and 1, found 1.5"),
+        ("X_sae", LABELS, {"min_r": 1.5}, ValueError, "min_r must lie between 0 and 1, found 1.5"),
         ("X_sae", LABELS, {"duplicates": 0}, ValueError, "duplicates must lie between 0 and 1, found 0"),
         ({"pca": "X_pca"}, LABELS, {"controls": "pca"}, ValueError, "Representations and controls share names: 'pca'"),
         ({"a": np.ones((700, 2))}, LABELS, {"controls": "ica"}, ValueError, "say by use_rep which entry"),
     ],
 )
-def test_bad_input_is_refused_at_the_door(pbmc68k_code, reps, keys, options, error, match):
+def test_bad_input_is_refused_at_the_door(pbmc68k_code, use_reps, keys, options, error, match):
     with pytest.raises(error, match=match):
-        compare(pbmc68k_code, reps, keys, **options)
+        compare(pbmc68k_code, use_reps, keys, **options)

@@ -59,7 +59,7 @@ def planted(*, absorbed: bool, n_types: int = 3, n: int = 400, seed: int = 0) ->
 def test_absorbed_cells_are_found():
     adata = planted(absorbed=True)
     # a union detector would find the small feature worth 5 % of F1
-    assert ssc.tl.feature_absorption(adata, "type", least_gain=0.1) is None
+    assert ssc.tl.feature_absorption(adata, "type", min_gain=0.1) is None
     table = adata.uns["sae"]["absorption"]
     assert list(table.columns) == COLUMNS
     assert table["feature"].tolist() == ["sae_0", "sae_2", "sae_4"]
@@ -84,7 +84,7 @@ def test_cells_missed_at_random_are_not_absorbed():
     p = []
     for seed in range(3):
         adata = planted(absorbed=False, n_types=40, n=120, seed=seed)
-        ssc.tl.feature_absorption(adata, "type", least_gain=0.1, rng=seed)
+        ssc.tl.feature_absorption(adata, "type", min_gain=0.1, rng=seed)
         table = adata.uns["sae"]["absorption"]
         np.testing.assert_allclose(table["missed"].mean(), 0.1, atol=0.02)
         assert table["absorbed"].mean() < 0.02
@@ -96,7 +96,7 @@ def test_cells_missed_at_random_are_not_absorbed():
 def test_a_feature_that_points_elsewhere_does_not_absorb():
     adata = planted(absorbed=True)
     adata.uns["sae"]["weights"]["W_dec"][3] *= -1
-    ssc.tl.feature_absorption(adata, "type", least_gain=0.1)
+    ssc.tl.feature_absorption(adata, "type", min_gain=0.1)
     table = adata.uns["sae"]["absorption"]
     assert table["absorbers"].tolist() == ["sae_1", "", "sae_5"]
     assert table.loc[1, "absorbed"] == 0
@@ -143,8 +143,8 @@ def test_round_trip(tmp_path):
         ("bulk_labels", {"min_cells": 3}, ValueError, "min_cells must be at least 4"),
         ("bulk_labels", {"max_features": 0}, ValueError, "max_features must be a whole number of at least 1"),
         ("bulk_labels", {"holdout": 1}, ValueError, "holdout must lie between 0 and 1"),
-        ("bulk_labels", {"precision": 0}, ValueError, "precision must lie between 0 and 1"),
-        ("bulk_labels", {"least_gain": -1}, ValueError, "least_gain must lie between 0 and 1"),
+        ("bulk_labels", {"min_precision": 0}, ValueError, "min_precision must lie between 0 and 1"),
+        ("bulk_labels", {"min_gain": -1}, ValueError, "min_gain must lie between 0 and 1"),
     ],
 )
 def test_bad_input(pbmc68k_code, groupby, options, error, message):

@@ -174,7 +174,7 @@ def test_held_out_scores_do_not_flatter(adata):
 
 
 def test_singular_is_what_sparsesc_calls_singular(adata):
-    ssc.tl.feature_association(adata, ["bulk_labels", "phase"], threshold=0.4)
+    ssc.tl.feature_association(adata, ["bulk_labels", "phase"], min_r=0.4)
     table = ssc.get.association(adata)
     strong = table[table["pearson_r"].abs() > 0.4].groupby("feature", observed=False).size()
     features = adata.uns["sae"]["features"]
@@ -186,7 +186,7 @@ def test_singular_is_what_sparsesc_calls_singular(adata):
     row = table[(table["feature"] == named.name) & (table["key"] == key) & (table["category"] == category)].iloc[0]
     assert named["singular_r"] == row["pearson_r"]
     few = features["singular"].sum()
-    ssc.tl.feature_association(adata, ["bulk_labels", "phase"], threshold=0.8)
+    ssc.tl.feature_association(adata, ["bulk_labels", "phase"], min_r=0.8)
     assert adata.uns["sae"]["features"]["singular"].sum() < few
 
 
@@ -392,7 +392,7 @@ def test_bad_columns_are_refused_before_anything_is_written(adata, keys, error, 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"threshold": 0}, "threshold must lie between 0 and 1"),
+        ({"min_r": 0}, "min_r must lie between 0 and 1"),
         ({"holdout": 1.0}, "holdout must lie between 0 and 1"),
         ({"min_cells": 0}, "min_cells must be a whole number"),
         ({"pvalues": "exact"}, "Unknown pvalues: 'exact'"),

@@ -170,7 +170,7 @@ def test_memory_changes_nothing(adata):
         ({"n_neighbors": 0}, ValueError, "n_neighbors must be a whole number of at least 1"),
         ({"n_label_features": 1.5}, ValueError, "n_label_features must be a whole number"),
         ({"n_genes": -1}, ValueError, "n_genes must be a whole number"),
-        ({"threshold": 2}, ValueError, "threshold must lie between 0 and 1, found 2"),
+        ({"min_score": 2}, ValueError, "min_score must lie between 0 and 1, found 2"),
         ({"min_label_r": 0}, ValueError, "min_label_r must lie between 0 and 1, found 0"),
         ({"max_memory": 0}, ValueError, "max_memory must be a positive number of GiB"),
     ],

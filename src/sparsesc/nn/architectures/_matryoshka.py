@@ -8,7 +8,7 @@ from ._batchtopk import BatchTopK
 
 
 class Matryoshka(BatchTopK):
-    """BatchTopK whose loss is a weighted mean over prefixes of the dictionary, ``config.prefixes``.
+    """BatchTopK whose loss is a weighted mean over nested widths of the dictionary, ``config.matryoshka_widths``.
 
     Early features have to carry the broad structure, so that late ones can split it without absorbing it.
     """

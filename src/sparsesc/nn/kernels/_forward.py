@@ -1,13 +1,13 @@
 """From cells to active entries, residuals and slopes: the rows' half of a training step.
 
 Only the active features of each cell are touched: there is no dense code, and no dense gradient of it. Shapes: batch
-of B cells, d dimensions, F features, P nested prefixes of the dictionary (1 but for ``matryoshka``).
+of B cells, d dimensions, F features, P nested widths of the dictionary (1 but for ``matryoshka``).
 
-The loss is ``sum_p w_p |x - x_hat_p|^2 / (B d)`` over prefixes p, whose weights sum to one, plus ``aux_weight`` times
+The loss is ``sum_p w_p |x - x_hat_p|^2 / (B d)`` over widths p, whose weights sum to one, plus ``aux_weight`` times
 the same for the auxiliary reconstruction of the residual by dead features. In standardised units that is the fraction
 of variance unexplained.
 
-With r_p = w_p (x_hat_p - x), a feature that belongs to prefixes p >= g sees only their sum S_g = sum_{p >= g} r_p, so
+With r_p = w_p (x_hat_p - x), a feature that belongs to widths p >= g sees only their sum S_g = sum_{p >= g} r_p, so
 each cell keeps P such sums and every entry (cell i, feature f, value v) takes its gradients from that of its feature:
 ``dv = S_g . D_f``, ``dD_f += v S_g``, ``dE_f += dv (x - b_dec)``. The auxiliary reconstruction is one more such sum.
 
@@ -109,17 +109,17 @@ def drop_below(
 
 @nb.njit(**JIT)
 def decode_rows(
-    chunk: int, first: int, last: int, target: np.ndarray, D: np.ndarray, b_dec: np.ndarray, prefixes: np.ndarray,
+    chunk: int, first: int, last: int, target: np.ndarray, D: np.ndarray, b_dec: np.ndarray, widths: np.ndarray,
     weights: np.ndarray, index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray, sums: np.ndarray,
     slope: np.ndarray, row_loss: np.ndarray, row_error: np.ndarray, column_sum: np.ndarray,
 ) -> None:  # fmt: skip
     """One chunk of some rows: residual sums of every prefix, and this chunk's part of each entry's slope dv.
 
-    ``sums`` is (C, P + 1, B, W). ``row_loss`` collects the weighted squared error of all prefixes,
+    ``sums`` is (C, P + 1, B, W). ``row_loss`` collects the weighted squared error of all widths,
     ``row_error`` that of the whole code, ``column_sum`` (C W,) the gradient of the decoder's bias.
     """
     B, width = target.shape[1], target.shape[2]
-    P, column = len(prefixes), chunk * D.shape[1] * width
+    P, column = len(widths), chunk * D.shape[1] * width
     R, x, rows = sums.reshape(-1), target.reshape(-1), D.reshape(-1)
     base = chunk * (P + 1) * B
     for i in range(first, last):
@@ -135,7 +135,7 @@ def decode_rows(
             stop = end[i]
             if p < P - 1:
                 stop = at
-                while stop < end[i] and index[stop] < prefixes[p]:
+                while stop < end[i] and index[stop] < widths[p]:
                     stop += 1
             accumulate(R, r, rows, width, column, index, value, at, stop)
             at = stop
@@ -157,7 +157,7 @@ def decode_rows(
             start = begin[i]
             if p > 0:
                 start = at
-                while start > begin[i] and index[start - 1] >= prefixes[p - 1]:
+                while start > begin[i] and index[start - 1] >= widths[p - 1]:
                     start -= 1
             add_slopes(slope, start, at, R, r, rows, width, column, index)
             at = start

@@ -82,7 +82,7 @@ class Buffers(NamedTuple):
     along: np.ndarray
     toward: np.ndarray
     silent: np.ndarray
-    prefixes: np.ndarray
+    widths: np.ndarray
     weights: np.ndarray
     """(P,) share of the loss that each prefix has."""
     level: np.ndarray
@@ -97,7 +97,7 @@ class Buffers(NamedTuple):
     dead_after: int
     aux_weight: float
     clip: float
-    align: float
+    tie_strength: float
 
 
 def _take_steps(
@@ -117,7 +117,14 @@ def _take_steps(
     aux_index, aux_value, aux_slope, aux_begin, aux_end = s.aux_index, s.aux_value, s.aux_slope, s.aux_begin, s.aux_end
     grad_E, grad_D, grad_b, square, along, silent = s.grad_E, s.grad_D, s.grad_b, s.square, s.along, s.silent
     m_E, m_D, m_b, v_E, v_D, v_b = s.m_E, s.m_D, s.m_b, s.v_E, s.v_D, s.v_b
-    start, middle, level, maxima, prefixes, only_dead = s.start, s.middle, s.level, s.maxima, s.prefixes, s.only_dead
+    start, middle, level, maxima, widths, only_dead = (
+        s.start,
+        s.middle,
+        s.level,
+        s.maxima,
+        s.widths,
+        s.only_dead,
+    )
     k, k_aux, by_batch, depth = s.k, s.k_aux, s.by_batch, s.cells.shape[1]
     kind = value.dtype.type
     B, n_features, width, n_chunks = batches.shape[1], len(middle), target.shape[2], len(target)
@@ -193,7 +200,7 @@ def _take_steps(
             for chunk in range(n_chunks):
                 for slot in range(low, high):
                     _forward.decode_rows(
-                        chunk, slot * B // SLOTS, (slot + 1) * B // SLOTS, target, D, b_dec, prefixes, s.weights, index,
+                        chunk, slot * B // SLOTS, (slot + 1) * B // SLOTS, target, D, b_dec, widths, s.weights, index,
                         value, begin, end, sums, slope, row_loss, row_error, column_sum[slot],
                     )  # fmt: skip
             counts[part] = 0
@@ -253,7 +260,7 @@ def _take_steps(
         s.clock[0] += 1
         shrink = min(1.0, s.clip / max(norm, 1e-30)) * scale
         correct1, correct2 = 1 - BETAS[0] ** s.clock[0], 1 - BETAS[1] ** s.clock[0]
-        go, epsilon, pull = rate * np.sqrt(correct2) / correct1, EPSILON * np.sqrt(correct2), rate * s.align
+        go, epsilon, pull = rate * np.sqrt(correct2) / correct1, EPSILON * np.sqrt(correct2), rate * s.tie_strength
         for part in nb.prange(n_parts):
             # In whole tiles of 64 features, which share memory in `packed`.
             tiles = -(-n_features // 64)

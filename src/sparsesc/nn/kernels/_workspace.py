@@ -25,13 +25,13 @@ class SparseStep:
         Where training starts: transposed encoder (F, d), decoder (F, d) with unit rows, biases.
     k, batch_size, by_batch
         Active features per cell; cells per step; whether the k x B largest of the batch are kept, or k of each cell.
-    prefixes
+    widths
         Ascending widths of the nested dictionaries; the last one is F.
     k_aux, aux_weight, dead_after
         Auxiliary loss: features per cell, weight, and after how many cells without activity a feature is dead.
     clip
         Largest norm of the gradient.
-    align
+    tie_strength
         Share of the way from encoder to decoder that a step goes, per unit of learning rate.
     noise
         Pool of numbers for the encoder's input, ``None`` for none.
@@ -50,13 +50,13 @@ class SparseStep:
         k: int,
         batch_size: int,
         by_batch: bool,
-        prefixes: np.ndarray,
+        widths: np.ndarray,
         weights: np.ndarray | None = None,
         k_aux: int,
         aux_weight: float,
         dead_after: int,
         clip: float,
-        align: float = 0.0,
+        tie_strength: float = 0.0,
         noise: np.ndarray | None = None,
         half: bool = False,
     ) -> None:
@@ -64,7 +64,7 @@ class SparseStep:
         self.n_features, self.n_dimensions = F, d
         width = LANES if d <= LANES else 2 * LANES
         C, n, B = -(-d // width), _select.padded(F), -(-batch_size // BLOCK) * BLOCK
-        P, blocks = len(prefixes), B // BLOCK
+        P, blocks = len(widths), B // BLOCK
         # A row more than needed: chunks that lie a power of two apart would push each other out of the cache.
         shape_D, shape_E = (C, n + (C > 1), width), (n, C * width)
         room = blocks * stretch(n) + LANES
@@ -73,7 +73,7 @@ class SparseStep:
             msg = f"Half precision is for the product of float32 parameters, found {dtype}."
             raise TypeError(msg)
         self.own_product = own_half_product() if half else own_product(d)
-        prefixes = np.asarray(prefixes, np.int64)
+        widths = np.asarray(widths, np.int64)
         weights = np.full(P, 1 / P) if weights is None else np.asarray(weights)
 
         def zeros(*shape: int) -> np.ndarray:
@@ -108,10 +108,11 @@ class SparseStep:
             start=np.zeros(F + 1, np.int64), middle=np.zeros(F, np.int64),
             by_row=np.empty(entries, np.int32), by_value=np.empty(entries, dtype), by_slope=np.empty(entries, dtype),
             square=zeros(F), along=zeros(F), toward=zeros(SLOTS, C * width), silent=np.zeros(F, np.int64),
-            prefixes=prefixes, weights=weights.astype(dtype),
-            level=np.searchsorted(prefixes, np.arange(F), side="right"),
+            widths=widths, weights=weights.astype(dtype),
+            level=np.searchsorted(widths, np.arange(F), side="right"),
             clock=np.zeros(1, np.int64), guess=zeros(1),
-            k=k, k_aux=k_aux, by_batch=by_batch, dead_after=dead_after, aux_weight=aux_weight, clip=clip, align=align,
+            k=k, k_aux=k_aux, by_batch=by_batch, dead_after=dead_after, aux_weight=aux_weight, clip=clip,
+            tie_strength=tie_strength,
         )  # fmt: skip
         self.batch_size = batch_size
         b = self.buffers

@@ -65,7 +65,7 @@ def _best_addition(
 
 
 def best_detector(
-    codes: sparse.spmatrix | RankedColumns, member: np.ndarray, *, max_features: int = 5, least_gain: float = 0.03
+    codes: sparse.spmatrix | RankedColumns, member: np.ndarray, *, max_features: int = 5, min_gain: float = 0.03
 ) -> Detector:
     """The feature with the best F1 for a group, and others for as long as each adds to it.
 
@@ -77,7 +77,7 @@ def best_detector(
         Which cells are of the group.
     max_features
         Most features to take.
-    least_gain
+    min_gain
         A further feature must raise F1 by more than this, and find more of the remaining cells of the group than by
         chance (p below 0.05, corrected for the number of features).
 
@@ -103,7 +103,7 @@ def best_detector(
         best = int(f1.argmax())
         start, stop = ranked.indptr[best], ranked.indptr[best + 1]
         above = ranked.rows[start : start + np.sum(ranked.values[start:stop] > threshold[best])]
-        if features and (f1[best] <= scores[-1] + least_gain or not _adds(above, member, called, ranked.shape[1])):
+        if features and (f1[best] <= scores[-1] + min_gain or not _adds(above, member, called, ranked.shape[1])):
             break
         features.append(best)
         thresholds.append(float(threshold[best]))
@@ -126,7 +126,7 @@ def find_absorbers(
     n_active: np.ndarray,
     *,
     allowed: np.ndarray,
-    precision: float = 0.5,
+    min_precision: float = 0.5,
     alpha: float = 0.05,
     max_features: int = 3,
 ) -> np.ndarray:
@@ -142,7 +142,7 @@ def find_absorbers(
         Cells in which each feature is active, in the group or not.
     allowed
         Features that may be named; those active in more than half of the cells of the group are not.
-    precision
+    min_precision
         Least share of the active cells of a feature that are of the group.
     alpha
         Level of the test that a feature is active in missed cells more often than in others of the group, adjusted for
@@ -158,7 +158,7 @@ def find_absorbers(
     in_missed = np.asarray(active[missed].sum(axis=0)).ravel().astype(np.int64)
     n, n_missed = len(missed), int(missed.sum())
     more = in_missed * n > inside * n_missed
-    precise = inside >= precision * np.maximum(n_active, 1)
+    precise = inside >= min_precision * np.maximum(n_active, 1)
     # what is active in most of the group is no finer than its detector
     candidate = np.flatnonzero(allowed & precise & (inside > 0) & (2 * inside <= n))
     if not len(candidate) or not n_missed:

@@ -184,8 +184,8 @@ def rank_fidelity(
     generator = as_generator(rng)
     check.check_adata(adata)
     check_slots_free(adata, key_added, "ssc.tl.rank_fidelity", {})
-    reps = {name: check.get_rep(adata, name) for name in as_list(use_reps)}
-    taken = {study.RANK, study.EXPRESSION, "rank_umap", "expression_pca", "expression_umap"} & set(reps)
+    embeddings = {name: check.get_rep(adata, name) for name in as_list(use_reps)}
+    taken = {study.RANK, study.EXPRESSION, "rank_umap", "expression_pca", "expression_umap"} & set(embeddings)
     if taken:
         msg = f"use_reps {listing(taken)} have names of measures: rename these entries of obsm."
         raise ValueError(msg)
@@ -211,7 +211,7 @@ def rank_fidelity(
             raise ValueError(msg)
         maps["rank_umap"] = _umap(_pca(ranked, n_pcs, generator), generator)
         del ranked
-    for name, rep in reps.items():
+    for name, rep in embeddings.items():
         if rep.shape[1] <= _MAP_DIMENSIONS:
             maps[name] = rep[chosen]
         else:
@@ -241,7 +241,7 @@ def rank_fidelity(
 
     adata = check.writable(adata, copy=copy)
     asked: dict[str, Any] = {WRITTEN_BY: "ssc.tl.rank_fidelity", "groupby": groupby, "batch_key": batch_key or ""}
-    asked |= {"use_reps": np.array(list(reps), dtype=object), "layer": layer or "", "mask_var": mask_var or ""}
+    asked |= {"use_reps": np.array(list(embeddings), dtype=object), "layer": layer or "", "mask_var": mask_var or ""}
     asked |= {"medians": "given" if given is not None else "data", "gene_key": gene_key or ""}
     asked |= {"size_key": size_key or ""}
     asked |= {"ties": ties, "zeros": zeros, "n_cells": -1 if n_cells is None else n_cells} | counted

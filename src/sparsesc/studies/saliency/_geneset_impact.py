@@ -43,7 +43,7 @@ def geneset_impact(
     units: str | int | Sequence[str | int] | None = None,
     match: Literal["expression", "detection", "none"] = "expression",
     n_strata: int = 25,
-    n_null: int = 1000,
+    n_permutations: int = 1000,
     min_size: int = 5,
     max_size: int = 500,
     groupby: str | None = None,
@@ -79,9 +79,9 @@ def geneset_impact(
         of such genes is a finding for any unit.
     n_strata
         See above.
-    n_null
+    n_permutations
         Random sets for each set (and cheap ones for all units). P-values are the share of these that have as
-        large an impact; below ``1 / n_null`` they come from a tail that is fitted to them.
+        large an impact; below ``1 / n_permutations`` they come from a tail that is fitted to them.
     min_size, max_size
         Sets with fewer or more genes that the model sees are dropped.
     groupby
@@ -161,8 +161,10 @@ def geneset_impact(
     ):
         check_positive_int(value, name=name)
     check_positive_int(n_leading, name="n_leading")
-    if check_positive_int(n_null, name="n_null") < _FEWEST_DRAWS:
-        msg = f"n_null must be at least {_FEWEST_DRAWS}: p-values come from these draws, found {n_null}."
+    if check_positive_int(n_permutations, name="n_permutations") < _FEWEST_DRAWS:
+        msg = (
+            f"n_permutations must be at least {_FEWEST_DRAWS}: p-values come from these draws, found {n_permutations}."
+        )
         raise ValueError(msg)
     if max_size < min_size:
         msg = f"max_size={max_size} is smaller than min_size={min_size}: no gene set can pass."
@@ -181,8 +183,8 @@ def geneset_impact(
     members = np.split(matched.sets.indices, matched.sets.indptr[1:-1])
     seed = int(as_generator(rng).integers(2**31 - 1))
     job = _Job(
-        found, Ladders.of_sets(members), RandomSets(members, strata, seed=seed), n_null, two, min_cells, moderate,
-        rows=int(max(max_memory * 2**30 // (8 * len(genes) * numba.get_num_threads()), 1)),
+        found, Ladders.of_sets(members), RandomSets(members, strata, seed=seed), n_permutations, two, min_cells,
+        moderate, rows=int(max(max_memory * 2**30 // (8 * len(genes) * numba.get_num_threads()), 1)),
     )  # fmt: skip
     results = list(_logging.progress(job.run(tested), total=len(tested), desc="gene sets", enabled=progress_bar))
 
@@ -197,7 +199,7 @@ def geneset_impact(
     asked: dict[str, Any] = {
         "match": match,
         "n_strata": 1 if match == "none" else int(n_strata),
-        "n_null": int(n_null),
+        "n_permutations": int(n_permutations),
         "min_size": int(min_size),
         "max_size": int(max_size),
         "n_tests": len(table),
@@ -237,7 +239,7 @@ class _Job:
     found: CellSaliency
     sets: Ladders
     null: RandomSets
-    n_null: int
+    n_permutations: int
     two: TwoGroups | None
     min_cells: int
     moderate: bool
@@ -256,7 +258,7 @@ class _Job:
             return np.abs(values, out=values)
 
         rows = Rows(read, pairs.stop - pairs.start, self.rows)
-        impact = impact_of_sets(rows, self.sets, self.null, self.n_null)
+        impact = impact_of_sets(rows, self.sets, self.null, self.n_permutations)
         if self.two is None:
             return _Result(impact)
         here = self.two.of_cells(self.found.cell[pairs])
@@ -268,7 +270,7 @@ class _Job:
         if here.sample is not None:
             score, pval = here.test_samples(impact.medians, min_cells=self.min_cells, moderate=self.moderate)
         else:
-            score, pval = difference_of_sets(rows, impact.medians, a, b, self.null, self.n_null)
+            score, pval = difference_of_sets(rows, impact.medians, a, b, self.null, self.n_permutations)
         return _Result(impact, means, score, pval)
 
 

@@ -29,7 +29,9 @@ class Fold:
     test: np.ndarray
 
 
-def make_folds(donors: Labels, donor_key: str, *, test_donors: Sequence[str] | None, n_folds: int | None) -> list[Fold]:
+def make_folds(
+    donors: Labels, sample_key: str, *, test_donors: Sequence[str] | None, n_folds: int | None
+) -> list[Fold]:
     """Every donor held out once, or the donors asked for held out together; cells without a donor are left out.
 
     Raises
@@ -39,7 +41,7 @@ def make_folds(donors: Labels, donor_key: str, *, test_donors: Sequence[str] | N
     """
     names = donors.categories
     if len(names) < 2:
-        msg = f"adata.obs[{donor_key!r}] has {len(names)} donors ({listing(names)}): none can be held out."
+        msg = f"adata.obs[{sample_key!r}] has {len(names)} donors ({listing(names)}): none can be held out."
         raise ValueError(msg)
     if test_donors is not None:
         if n_folds is not None:

@@ -31,14 +31,13 @@ _ALL = "all"
 def latent_diagnostics(
     adata: AnnData,
     model: Any,
-    keys: str | Sequence[str] | None = None,
+    label_keys: str | Sequence[str] | None = None,
     *,
     mask: str | np.ndarray | None = None,
-    donor_key: str | None = None,
     sample_key: str | None = None,
     decode_as: str | None = None,
     seen: Literal["refuse", "warn"] = "refuse",
-    threshold: float = 0.01,
+    min_variance: float = 0.01,
     n_draws: int = 10,
     n_permutations: int = 999,
     rng: SeedLike | RNGLike | None = 0,
@@ -56,23 +55,20 @@ def latent_diagnostics(
         A trained SCVI, SCANVI or LinearSCVI of scvi-tools, or one of :mod:`sparsesc.models`. Or an object with two
         methods: ``project(adata)``, which gives positions (cells x dimensions), and ``get_log_likelihood(adata,
         latent=)``, which gives one number a cell.
-    keys
+    label_keys
         Columns of ``obs`` (batch, donor, cell type: labels; depth, age: numbers) whose share of each dimension's
         variance is tested.
     mask
         The cells to judge on: a column of ``obs`` or an array of True and False. ``None``: all of `adata`.
-    donor_key
-        Column of ``obs`` with donors (or sites). Donors of the training are refused, and the objective is given for
-        each donor as well.
     sample_key
-        Column of ``obs`` with the sample of each cell, which permutations respect. ``None``: `donor_key`. Without
-        either, cells count as independent.
+        Column of ``obs`` with donors, samples or sites. Those of the training are refused, the objective is given for
+        each of them as well, and permutations respect them. Without it, cells count as independent.
     decode_as
         A batch that the model knows, for cells of batches that it does not: they are decoded as if they were of it.
         Their reconstruction then includes what the batches differ by.
     seen
         ``"refuse"``: cells or donors of the training are an error. ``"warn"``: they are judged with the others.
-    threshold
+    min_variance
         A dimension is active if the variance of its posterior mean over cells exceeds this (Burda et al.: 0.01 of the
         prior's variance). For models without a posterior: 0.01 of the mean variance of dimensions.
     n_draws
@@ -84,7 +80,7 @@ def latent_diagnostics(
     key_added
         Entry of ``uns``.
     progress_bar
-        Show progress over keys. Default: unless ``sc.settings.verbosity`` is 0.
+        Show progress over columns. Default: unless ``sc.settings.verbosity`` is 0.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -149,36 +145,35 @@ def latent_diagnostics(
     >>> scvi.model.SCVI.setup_anndata(train)
     >>> model = scvi.model.SCVI(train)
     >>> model.train()
-    >>> ssc.tl.latent_diagnostics(held_out, model, ["cell_type", "site"], donor_key="donor", sample_key="library")
+    >>> ssc.tl.latent_diagnostics(held_out, model, ["cell_type", "site"], sample_key="donor", sample_key="library")
     """
     check.check_adata(adata)
     check_slots_free(adata, key_added, _WRITER, {})
     check_choice(seen, ("refuse", "warn"), name="seen")
     n_draws = check_positive_int(n_draws, name="n_draws")
     n_permutations = check_positive_int(n_permutations, name="n_permutations")
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.number) or not threshold > 0:
-        msg = f"threshold must be a positive variance, found {threshold!r}."
+    if isinstance(min_variance, bool) or not isinstance(min_variance, int | float | np.number) or not min_variance > 0:
+        msg = f"min_variance must be a positive variance, found {min_variance!r}."
         raise ValueError(msg)
     check_model(model)
-    names = [] if keys is None else as_list(keys)
+    names = [] if label_keys is None else as_list(label_keys)
     rows = _judged(adata, mask)
-    for name in (*names, donor_key, sample_key):
+    for name in (*names, sample_key):
         if name is not None:
             check.get_obs_column(adata, name)
     part = adata[rows].copy()
-    n_seen = _check_unseen(model, part, donor_key, refuse=seen == "refuse")
-    samples = sample_key or donor_key
+    n_seen = _check_unseen(model, part, sample_key, refuse=seen == "refuse")
     generator = as_generator(rng)
     seed = int(generator.integers(2**63 - 1))
     described = part.copy() if decode_as is not None else part  # the batch may be rewritten for decoding
     terms = read_terms(model, part, n_draws=n_draws, seed=seed, decode_as=decode_as)
-    dimensions = describe_dimensions(terms, float(threshold))
-    donors = None if donor_key is None else read_labels(described, donor_key, integers=True)
+    dimensions = describe_dimensions(terms, float(min_variance))
+    donors = None if sample_key is None else read_labels(described, sample_key, integers=True)
     tables = (
         _elbo(terms, donors),
         dimensions,
         dependence(
-            described, terms.mean, list(dimensions.index), names, samples, n_permutations=n_permutations,
+            described, terms.mean, list(dimensions.index), names, sample_key, n_permutations=n_permutations,
             rng=generator, progress_bar=progress_bar,
         ),
     )  # fmt: skip
@@ -186,13 +181,12 @@ def latent_diagnostics(
     asked = {
         WRITTEN_BY: _WRITER,
         "model": type(model).__name__,
-        "keys": np.array(names, dtype=object),
+        "label_keys": np.array(names, dtype=object),
         "mask": mask if isinstance(mask, str) else "" if mask is None else "given",
-        "donor_key": donor_key or "",
-        "sample_key": samples or "",
+        "sample_key": sample_key or "",
         "decode_as": decode_as or "",
         "seen": seen,
-        "threshold": float(threshold),
+        "min_variance": float(min_variance),
         "n_draws": n_draws,
         "n_permutations": n_permutations,
         "rng": describe(rng),
@@ -228,7 +222,7 @@ def _judged(adata: AnnData, mask: str | np.ndarray | None) -> np.ndarray:
     return np.flatnonzero(values)
 
 
-def _check_unseen(model: Any, part: AnnData, donor_key: str | None, *, refuse: bool) -> int:
+def _check_unseen(model: Any, part: AnnData, sample_key: str | None, *, refuse: bool) -> int:
     """How many of the cells were in the training; an error, or a warning, where cells or donors were."""
     known = trained_cells(model, part)
     if known is None:
@@ -240,16 +234,16 @@ def _check_unseen(model: Any, part: AnnData, donor_key: str | None, *, refuse: b
     complaints = []
     if known.any():
         complaints.append(f"{int(known.sum())} of {part.n_obs} cells were in the training of the model")
-    if donor_key is not None:
-        trained = trained_labels(model, donor_key)
+    if sample_key is not None:
+        trained = trained_labels(model, sample_key)
         if trained is None:
             _logging.warning(
-                f"The model's AnnData has no obs[{donor_key!r}]: which donors it was trained on is unknown."
+                f"The model's AnnData has no obs[{sample_key!r}]: which donors it was trained on is unknown."
             )
         else:
-            shared = sorted(set(pd.Series(part.obs[donor_key]).dropna().astype(str)) & trained)
+            shared = sorted(set(pd.Series(part.obs[sample_key]).dropna().astype(str)) & trained)
             if shared:
-                complaints.append(f"the training had cells of the donors {listing(shared)} of {donor_key!r}")
+                complaints.append(f"the training had cells of the donors {listing(shared)} of {sample_key!r}")
     if complaints:
         text = " and ".join(complaints)
         if refuse:

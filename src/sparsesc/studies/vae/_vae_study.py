@@ -38,7 +38,7 @@ _KEY = "_vae_study"
 def vae_study(
     adata: AnnData,
     *,
-    donor_key: str,
+    sample_key: str,
     layer: str | None = None,
     architectures: Mapping[str, Mapping[str, Any]] | None = None,
     preprocessing: str | Sequence[str] = PREPROCESSING,
@@ -69,7 +69,7 @@ def vae_study(
     ----------
     adata
         Cells x genes, counts; stays as it is.
-    donor_key
+    sample_key
         Column of ``obs`` with donors, or sites: whole ones are held out.
     layer
         Layer of counts to read instead of ``X``.
@@ -174,7 +174,7 @@ def vae_study(
 
     Examples
     --------
-    >>> study = ssc.tl.vae_study(adata, donor_key="donor", label_key="cell_type", path="study/")
+    >>> study = ssc.tl.vae_study(adata, sample_key="donor", label_key="cell_type", path="study/")
     >>> study["runs"].groupby(["architecture", "preprocessing", "likelihood"])["elbo_counts"].mean()
     """
     check.check_adata(adata)
@@ -201,13 +201,13 @@ def vae_study(
     check_positive_int(n_trials, name="n_trials")
     if n_top_genes is not None:
         check_positive_int(n_top_genes, name="n_top_genes")
-    donors = read_labels(adata, donor_key, integers=True)
+    donors = read_labels(adata, sample_key, integers=True)
     labels = None if label_key is None else read_labels(adata, label_key, integers=True)
     batches = None if batch_key is None else read_labels(adata, batch_key, integers=True)
     counts = whole_counts(adata, layer, only="counts can be compared over preprocessings")
     donors = replace(donors, codes=np.where(np.diff(counts.indptr) > 0, donors.codes, -1))  # no count, no cell
     asked = None if test_donors is None else [str(name) for name in as_list(test_donors)]
-    folds = make_folds(donors, donor_key, test_donors=asked, n_folds=n_folds)
+    folds = make_folds(donors, sample_key, test_donors=asked, n_folds=n_folds)
     if batches is not None:
         _check_batches(folds, batches.codes, batches.categories, batch_key)
     store = Store(path)
@@ -240,9 +240,9 @@ def vae_study(
     runs = pd.DataFrame([outcome["run"] for outcome in outcomes] + controls)
     dimensions = pd.DataFrame([row for outcome in outcomes for row in outcome["dimensions"]])
     codes = [donors.codes, None if labels is None else labels.codes]
-    describe = partial(_facts, adata, layer, donor_key, label_key)
+    describe = partial(_facts, adata, layer, sample_key, label_key)
     facts = store.remember(["counts", digest([counts], codes)], describe)
-    _logging.info(f"vae_study: {len(outcomes)} trainings over {len(folds)} folds of {donor_key!r}.")
+    _logging.info(f"vae_study: {len(outcomes)} trainings over {len(folds)} folds of {sample_key!r}.")
     return {
         "runs": runs,
         "dimensions": dimensions,
@@ -311,12 +311,12 @@ def _check_batches(folds: list[Fold], codes: np.ndarray, names: list[str], batch
             raise ValueError(msg)
 
 
-def _facts(adata: AnnData, layer: str | None, donor_key: str, label_key: str | None) -> dict[str, float]:
+def _facts(adata: AnnData, layer: str | None, sample_key: str, label_key: str | None) -> dict[str, float]:
     """What the counts are like."""
     from anndata import AnnData as Plain
 
     held = Plain(adata.X if layer is None else adata.layers[layer], obs=adata.obs, var=adata.var[[]])
-    count_diagnostics(held, batch_key=donor_key, groupby=label_key, key_added=_KEY, progress_bar=False)
+    count_diagnostics(held, batch_key=sample_key, groupby=label_key, key_added=_KEY, progress_bar=False)
     _, families, summary = (held.uns[_KEY][name] for name in COUNT_TABLES)
     more = {f"{what}_{name}": families.loc[name, what] for what in ("share", "loglik") for name in families.index}
     return dict(zip(summary["statistic"], summary["value"], strict=True)) | more

@@ -111,7 +111,7 @@ def plan(
     rows: np.ndarray,
     features: np.ndarray | None,
     values: np.ndarray | None,
-    n_features: int,
+    n_steered: int,
     mode: str,
     groups: Groups | None,
     reference: np.ndarray,
@@ -125,7 +125,7 @@ def plan(
     rows
         Cells to move.
     features
-        Which; ``None``: the `n_features` that carry most of the difference between the groups of a stratum.
+        Which; ``None``: the `n_steered` that carry most of the difference between the groups of a stratum.
     values
         One for each feature; ``None``: from the groups.
     mode
@@ -147,7 +147,7 @@ def plan(
             gap = X[target].mean(0, dtype=np.float64) - X[source].mean(0, dtype=np.float64)
             share = change * (W @ gap) / max(float(gap @ gap), 1e-30)
             if chosen is None:
-                chosen = np.argsort(-share, kind="stable")[:n_features]
+                chosen = np.argsort(-share, kind="stable")[:n_steered]
         assert chosen is not None  # checked at the door: without features there are groups
         before = codes[mine][:, chosen].toarray().astype(np.float64)
         if mode == "ablate":

@@ -70,7 +70,7 @@ def rank_features(
     cells: Cells,
     *,
     labelled: bool,
-    spare: float,
+    bio_margin: float,
     alpha: float,
     n_levels: int,
     min_cells: int,
@@ -91,7 +91,7 @@ def rank_features(
     if labelled:
         about = information_test(chooses, of[0][1], strata=of[0][0], **options)
         biology, bio_share = about.information, _share(about)
-        spared = bio_share * spare >= share
+        spared = bio_share * bio_margin >= share
     depends = (batch.padj < alpha) & (batch.information > 0)
     table = pd.DataFrame(
         {
@@ -116,14 +116,14 @@ def _share(test: InformationTest) -> np.ndarray:
 
 
 def suppress(
-    codes: sparse.csr_matrix, X: np.ndarray, W: np.ndarray, features: np.ndarray, *, scale: float
+    codes: sparse.csr_matrix, X: np.ndarray, W: np.ndarray, features: np.ndarray, *, factor: float
 ) -> np.ndarray:
-    """The embedding with some features at `scale` times their activation."""
+    """The embedding with some features at `factor` times their activation."""
     out = X.copy()
     if not len(features):
         return out
     for rows in np.array_split(np.arange(len(X)), 1 + len(X) * len(features) // _BLOCK_VALUES):
-        values = np.full(len(features), scale)
+        values = np.full(len(features), factor)
         changes = plan(
             codes,
             X,
@@ -131,7 +131,7 @@ def suppress(
             rows=rows,
             features=features,
             values=values,
-            n_features=len(features),
+            n_steered=len(features),
             mode="scale",
             groups=None,
             reference=np.ones(len(X), bool),
@@ -148,7 +148,7 @@ def helpful_number(
     cells: Cells,
     labels: Sequence[Labels],
     *,
-    scale: float,
+    factor: float,
     n_neighbors: int,
     n_scored: int,
     rng: np.random.Generator,
@@ -158,7 +158,7 @@ def helpful_number(
     codes, X = codes[cells.rows], X[cells.rows]
     scores = {}
     for n in _numbers(len(order)):
-        state = State(AFTER, 0, suppress(codes, X, W, order[:n], scale=scale))
+        state = State(AFTER, 0, suppress(codes, X, W, order[:n], factor=factor))
         all_ask = np.ones(len(pool), bool)
         rows = list(transfer_rows(state, labels, cells, pool, all_ask, start=X, n_neighbors=n_neighbors))
         if not rows:  # all labels of a batch happen to be its own here
@@ -185,7 +185,7 @@ def compared_states(
     cells: Cells,
     *,
     alive: np.ndarray,
-    scale: float,
+    factor: float,
     n_controls: int,
     rng: np.random.Generator,
 ) -> Iterator[State]:
@@ -197,15 +197,15 @@ def compared_states(
     """
     codes, X = codes[cells.rows], X[cells.rows]
     yield State(BEFORE, 0, X)
-    yield State(AFTER, 0, suppress(codes, X, W, features, scale=scale))
+    yield State(AFTER, 0, suppress(codes, X, W, features, factor=factor))
     others = np.setdiff1d(alive, features)
     if len(features) and len(others) >= len(features):
         energy = np.asarray(codes.multiply(codes).sum(axis=0), dtype=np.float64).ravel()
         for draw in range(n_controls):
             taken = rng.choice(others, len(features), replace=False)
-            yield State(RANDOM, draw, suppress(codes, X, W, taken, scale=scale))
+            yield State(RANDOM, draw, suppress(codes, X, W, taken, factor=factor))
             taken = _matched(features, others, energy, rng)
-            yield State(MATCHED, draw, suppress(codes, X, W, taken, scale=scale))
+            yield State(MATCHED, draw, suppress(codes, X, W, taken, factor=factor))
     yield State(MEANS, 0, X - _offsets(X, cells)[cells.batches])
 
 

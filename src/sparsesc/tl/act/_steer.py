@@ -37,7 +37,7 @@ def steer(
     from_group: str | None = None,
     to_group: str | None = None,
     within: str | None = None,
-    n_features: int = 1,
+    n_steered: int = 1,
     cells: str | Sequence[bool] | np.ndarray | None = None,
     reference_cells: str | Sequence[bool] | np.ndarray | None = None,
     decoder: Any = None,
@@ -65,7 +65,7 @@ def steer(
         Cells with a fitted sparse autoencoder.
     features
         Features to change: a name or position, several, or ``{name: value}``. ``None``: those that carry most of the
-        difference between the groups, `n_features` of them in each stratum of `within`.
+        difference between the groups, `n_steered` of them in each stratum of `within`.
     key
         Name of the sparse autoencoder.
     mode
@@ -79,7 +79,7 @@ def steer(
         Group to become like.
     within
         Column of ``obs`` (cell types, say): groups are compared within each of its categories.
-    n_features
+    n_steered
         How many features to choose where none are named.
     cells
         Cells to move: a boolean column of ``obs`` or one value a cell. ``None``: those of `from_group`, or all. With
@@ -163,7 +163,7 @@ def steer(
     modest. In blood cells with interferon, three features within types moved over 90 % of the control cells to
     stimulated ones, one feature less than half of them (``benchmarks/steering.md``). Take two or three features, or
     look at the doses above 1. To steer by a single feature, fit for it: a narrow code with broad features
-    (``n_features=64``, ``k=4``, ``whole_weight=0.2``), or for that alone ``noise=0``, ``max_steps=6000``,
+    (``n_features=64``, ``k=4``, ``full_width_weight=0.2``), or for that alone ``noise=0``, ``max_steps=6000``,
     ``patience=None``.
 
     When not to trust it: a cell that lands off the manifold is one that the decoder has never seen, and its genes are
@@ -178,7 +178,7 @@ def steer(
     Monosemanticity (clamping features, with the error of the autoencoder added back).
     """
     check_choice(mode, MODES, name="mode")
-    for value, name in ((n_features, "n_features"), (n_neighbors, "n_neighbors"), (n_scored, "n_scored")):
+    for value, name in ((n_steered, "n_steered"), (n_neighbors, "n_neighbors"), (n_scored, "n_scored")):
         check_positive_int(value, name=name)
     if n_controls:
         check_positive_int(n_controls, name="n_controls")
@@ -213,7 +213,7 @@ def steer(
         rows=rows,
         features=None if names is None else table.index.astype(str).get_indexer(names),
         values=values,
-        n_features=n_features,
+        n_steered=n_steered,
         mode=mode,
         groups=groups,
         reference=reference,

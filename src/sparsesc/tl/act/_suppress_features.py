@@ -47,10 +47,10 @@ def suppress_features(
     batch_key: str | None = None,
     bio_keys: str | Sequence[str] | None = None,
     key: str = "sae",
-    spare: float = 1.0,
-    n_features: int | Literal["transfer"] | None = None,
+    bio_margin: float = 1.0,
+    n_suppressed: int | Literal["transfer"] | None = None,
     alpha: float = 0.05,
-    scale: float = 0.0,
+    factor: float = 0.0,
     label_keys: str | Sequence[str] | None = None,
     holdout: float = 0.5,
     n_levels: int = 3,
@@ -84,18 +84,18 @@ def suppress_features(
         combination of their labels. Cells without a label neither choose nor judge, but are cleaned like all.
     key
         Name of the sparse autoencoder.
-    spare
+    bio_margin
         Features are spared that know a larger share of biology than of the batch: whose information about `bio_keys`
         (within batches), over its entropy and times this, reaches their information about the batch (within labels)
         over its entropy. 0 spares none.
-    n_features
+    n_suppressed
         Suppress at most so many features, those with most information about the batch. ``"transfer"``: as many as make
         the choosing cells hand labels over best, which may be none. ``None``: all that depend on the batch and are not
         spared.
     alpha
         Features whose dependence on the batch does not beat shuffled batches at this level (for all features together)
         are not touched.
-    scale
+    factor
         What an activation is multiplied by: 0 removes the feature, values below 1 weaken it.
     label_keys
         Columns of ``obs`` whose labels are handed over between batches to judge the result. ``None``: `bio_keys`.
@@ -183,11 +183,11 @@ def suppress_features(
     transfer at all: a shift that all cells of a batch share does not change who is nearest.
 
     When not to use it: features that stand for one type in one batch hold that type's place, and without them it is
-    lost; wide codes have more of them, and `spare` above 1 touches fewer. A feature may carry biology that no column
-    describes, such as a state that only sick donors have: nothing protects it. Embeddings that a model with batches
-    made (scVI with ``batch_key``) have little left to suppress. Do not test differences between batches on the cleaned
-    embedding: it was made to have none. Labels of the judging cells are used for scores alone, but the autoencoder may
-    have seen these cells.
+    lost; wide codes have more of them, and `bio_margin` above 1 touches fewer. A feature may carry biology that no
+    column describes, such as a state that only sick donors have: nothing protects it. Embeddings that a model with
+    batches made (scVI with ``batch_key``) have little left to suppress. Do not test differences between batches on the
+    cleaned embedding: it was made to have none. Labels of the judging cells are used for scores alone, but the
+    autoencoder may have seen these cells.
 
     References
     ----------
@@ -197,11 +197,11 @@ def suppress_features(
     """
     counts: dict[str, Any] = {"n_levels": n_levels, "min_cells": min_cells, "n_permutations": n_permutations}
     counts |= {"n_neighbors": n_neighbors, "n_scored": n_scored}
-    counts |= {} if n_features in (None, _TRANSFER) else {"n_features": n_features}
+    counts |= {} if n_suppressed in (None, _TRANSFER) else {"n_suppressed": n_suppressed}
     counts |= {"n_controls": n_controls} if n_controls else {}
     for name, value in counts.items():
         check_positive_int(value, name=name)
-    _check_numbers(spare, scale, holdout=holdout, alpha=alpha)
+    _check_numbers(bio_margin, factor, holdout=holdout, alpha=alpha)
     names = check_scib(scib)
     table = check.get_feature_table(adata, key)
     use_rep = str(check.get_sae_slot(adata, key)[_keys.PARAMS]["use_rep"])
@@ -223,14 +223,14 @@ def suppress_features(
             cells = Cells.read(_batches(adata, batch_key), bio, holdout, generator)
             _check_cells(cells, batch_key, [column.name for column in bio])
             labels = [column for column in labels if _can_be_judged(column, cells)]
-            if n_features == _TRANSFER and not labels:
-                msg = f"n_features={_TRANSFER!r} needs labels that several batches have: name bio_keys or label_keys."
+            if n_suppressed == _TRANSFER and not labels:
+                msg = f"n_suppressed={_TRANSFER!r} needs labels that several batches have: name bio_keys or label_keys."
                 raise ValueError(msg)
             ranked, order = rank_features(
                 codes,
                 cells,
                 labelled=bool(bio),
-                spare=spare,
+                bio_margin=bio_margin,
                 alpha=alpha,
                 n_levels=n_levels,
                 min_cells=min_cells,
@@ -239,18 +239,18 @@ def suppress_features(
             )
             described = pd.concat([described, ranked], axis=1)
             bar.update()
-            if n_features == _TRANSFER and chosen is None:
-                options: dict[str, Any] = {"scale": scale, "n_neighbors": n_neighbors, "n_scored": n_scored}
+            if n_suppressed == _TRANSFER and chosen is None:
+                options: dict[str, Any] = {"factor": factor, "n_neighbors": n_neighbors, "n_scored": n_scored}
                 order = order[: helpful_number(codes, X, W, order, cells, labels, **options, rng=generator)]
             elif chosen is None:
-                order = order[:n_features]
+                order = order[:n_suppressed]
             described["suppressed"] = np.isin(np.arange(len(described)), order)
         if chosen is not None:
             described["suppressed"] = described["feature"].isin(chosen)
             if "spared" in described:
                 described["spared"] &= ~described["suppressed"]
         gone = np.flatnonzero(described["suppressed"])
-        cleaned = suppress(codes, X, W, gone, scale=scale)
+        cleaned = suppress(codes, X, W, gone, factor=factor)
         by = ["suppressed", "information"] if cells is not None else ["suppressed"]
         written: dict[str, Any] = {
             "features": described.sort_values(by, ascending=False, kind="stable", ignore_index=True)
@@ -263,18 +263,20 @@ def suppress_features(
                 gone,
                 cells,
                 alive=np.flatnonzero(~table["dead"].to_numpy(dtype=bool)),
-                scale=scale,
+                factor=factor,
                 n_controls=n_controls,
                 rng=generator,
             )
             written |= _judged(states, labels, cells, names, n_neighbors, n_scored, generator, bar.update)
 
-    asked: dict[str, Any] = {"use_rep": use_rep, "key_added": added, "scale": float(scale), "n_suppressed": len(gone)}
-    asked |= {"chosen_by": "name" if chosen is not None else "batch_key"}
+    asked: dict[str, Any] = {"use_rep": use_rep, "key_added": added, "factor": float(factor), "n_suppressed": len(gone)}
+    asked |= {"chosen_by": "name" if chosen is not None else _TRANSFER if n_suppressed == _TRANSFER else "batch_key"}
     if cells is not None:
         asked |= {"batch_key": batch_key, "bio_keys": np.array(as_list(bio_keys or []), dtype=object)}
-        asked |= {"label_keys": np.array([column.name for column in labels], dtype=object), "spare": float(spare)}
-        asked |= {"n_features": _TRANSFER} if n_features == _TRANSFER else {}
+        asked |= {
+            "label_keys": np.array([column.name for column in labels], dtype=object),
+            "bio_margin": float(bio_margin),
+        }
         asked |= {"alpha": float(alpha), "holdout": float(holdout), "n_choosing": int((~cells.held).sum())}
         asked |= {"n_judging": int(cells.held.sum()), "rng": random.describe(rng)} | counts
     adata = check.writable(adata, copy=copy)
@@ -284,16 +286,16 @@ def suppress_features(
     return adata if copy else None
 
 
-def _check_numbers(spare: float, scale: float, **shares: float) -> None:
+def _check_numbers(bio_margin: float, factor: float, **shares: float) -> None:
     for name, value in shares.items():
         if not 0 < value < 1:
             msg = f"{name} must lie between 0 and 1, found {value!r}."
             raise ValueError(msg)
-    if not 0 <= spare < np.inf:
-        msg = f"spare must be a number of at least 0, found {spare!r}."
+    if not 0 <= bio_margin < np.inf:
+        msg = f"bio_margin must be a number of at least 0, found {bio_margin!r}."
         raise ValueError(msg)
-    if not 0 <= scale < 1:
-        msg = f"scale must be at least 0 and below 1 (1 would change nothing), found {scale!r}."
+    if not 0 <= factor < 1:
+        msg = f"factor must be at least 0 and below 1 (1 would change nothing), found {factor!r}."
         raise ValueError(msg)
 
 

@@ -129,7 +129,7 @@ def apply_sae(
     :func:`differential_features`, which pairs samples and accounts for covariates.
 
     P-values over samples hold where samples of both sides were drawn alike. That the autoencoder was trained on the
-    reference's samples hardly shows with the default `noise` and `align`, but it does without them.
+    reference's samples hardly shows with the default `noise` and `tie_strength`, but it does without them.
 
     References
     ----------

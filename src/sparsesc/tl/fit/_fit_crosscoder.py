@@ -33,12 +33,12 @@ def fit_crosscoder(
     architecture: str = "matryoshka",
     n_features: int | Literal["auto"] | None = None,
     k: int | Literal["auto"] | None = None,
-    prefixes: Sequence[int] | None = None,
-    whole_weight: float | None = None,
+    matryoshka_widths: Sequence[int] | None = None,
+    full_width_weight: float | None = None,
     penalty: float | None = None,
     noise: float = 0.6,
-    align: float = 15.0,
-    fill_dead: bool = False,
+    tie_strength: float = 15.0,
+    resample_dead: bool = False,
     min_share: float = 0.1,
     alpha: float = 0.05,
     n_controls: int = 1,
@@ -67,7 +67,7 @@ def fit_crosscoder(
     use_reps
         Entries of ``obsm``, ``["X_pca", "X_scVI"]``; or names for them, ``{"rna": "X_pca", "protein": "X_protein"}``.
         In a MuData a name that is a modality's means its ``obsm``: ``{"rna": "X_pca", "prot": "X_pca"}``.
-    architecture, n_features, k, prefixes, whole_weight, penalty, noise, align, fill_dead
+    architecture, n_features, k, matryoshka_widths, full_width_weight, penalty, noise, tie_strength, resample_dead
         As in :func:`fit_sae`, for all embeddings together: d is the sum of their dimensions.
     min_share
         A feature can be shared only by embeddings that have at least this share of its direction.
@@ -180,12 +180,12 @@ def fit_crosscoder(
         architecture=architecture,
         n_features=n_features,
         k=k,
-        prefixes=prefixes,
-        whole_weight=whole_weight,
+        matryoshka_widths=matryoshka_widths,
+        full_width_weight=full_width_weight,
         penalty=penalty,
         noise=noise,
-        align=align,
-        fill_dead=fill_dead,
+        tie_strength=tie_strength,
+        resample_dead=resample_dead,
         batch_key=batch_key,
         validation=validation,
         max_steps=max_steps,

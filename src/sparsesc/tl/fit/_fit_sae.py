@@ -33,13 +33,13 @@ def fit_sae(
     architecture: str = "matryoshka",
     n_features: int | Literal["auto"] | None = None,
     k: int | Literal["auto"] | None = None,
-    prefixes: Sequence[int] | None = None,
-    whole_weight: float | None = None,
+    matryoshka_widths: Sequence[int] | None = None,
+    full_width_weight: float | None = None,
     init: str = "kmeans",
     penalty: float | None = None,
     noise: float = 0.6,
-    align: float = 15.0,
-    fill_dead: bool = False,
+    tie_strength: float = 15.0,
+    resample_dead: bool = False,
     whiten: bool = False,
     batch_key: str | None = None,
     validation: float = 0.1,
@@ -76,11 +76,11 @@ def fit_sae(
     k
         Active features per cell: exactly for ``"topk"``, on average for all others. Default, also ``"auto"``: d / 3,
         between 8 and 32, at most F / 4.
-    prefixes
+    matryoshka_widths
         Widths of the nested dictionaries of ``"matryoshka"``, ascending. Default: F/16, F/8, F/4, F/2, F; for
         embeddings of at most 20 dimensions F/4, F/2, F.
-    whole_weight
-        Share of the loss of ``"matryoshka"`` that the whole dictionary has; its narrower prefixes have equal shares of
+    full_width_weight
+        Share of the loss of ``"matryoshka"`` that the whole dictionary has; its narrower widths have equal shares of
         the rest. Default: 2/3; for embeddings of at most 20 dimensions the same share for all. The smaller, the
         broader the first features, and the fewer fine ones beside them.
     init
@@ -94,15 +94,15 @@ def fit_sae(
     noise
         Standard deviation of the noise that the encoder gets in training, in units of the embedding's overall standard
         deviation. 0 fits the given cells more closely, and unseen cells and labels less well. In our study
-        ``noise=1, align=5`` gave the features that fit labels best and were found again most often, and left twice as
-        much of a latent unexplained.
-    align
+        ``noise=1, tie_strength=5`` gave the features that fit labels best and were found again most often, and left
+        twice as much of a latent unexplained.
+    tie_strength
         Pull of a feature's encoder toward its decoder row, times F / n. It keeps features alive, and from memorising
         cells; 0 lets them specialise and die.
-    fill_dead
+    resample_dead
         Give features that fire in no cell to the cells that are reconstructed worst (``"batchtopk"`` and
-        ``"matryoshka"``). For reconstruction, with ``noise=0, align=0`` and a high `lr`; such features describe few
-        cells and change from seed to seed.
+        ``"matryoshka"``). For reconstruction, with ``noise=0, tie_strength=0`` and a high `lr`; such features describe
+        few cells and change from seed to seed.
     whiten
         Give all directions of the embedding equal variance first.
     batch_key
@@ -194,13 +194,13 @@ def fit_sae(
         architecture=architecture,
         n_features=n_features,
         k=k,
-        prefixes=prefixes,
-        whole_weight=whole_weight,
+        matryoshka_widths=matryoshka_widths,
+        full_width_weight=full_width_weight,
         init=init,
         penalty=penalty,
         noise=noise,
-        align=align,
-        fill_dead=fill_dead,
+        tie_strength=tie_strength,
+        resample_dead=resample_dead,
         whiten=whiten,
         max_steps=max_steps,
         batch_size=batch_size,

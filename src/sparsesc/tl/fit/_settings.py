@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 FEWEST_CELLS = 20
 REQUIRED = (
-    "architecture", "n_features", "k", "max_steps", "batch_size", "lr", "noise", "align", "fill_dead", "whiten",
-    "precision",
+    "architecture", "n_features", "k", "max_steps", "batch_size", "lr", "noise", "tie_strength", "resample_dead",
+    "whiten", "precision",
 )  # fmt: skip
 """Settings that every training has. Others may be missing: ``None`` is not stored."""
 
@@ -26,13 +26,13 @@ def checked_config(
     architecture: str,
     n_features: int | Literal["auto"] | None,
     k: int | Literal["auto"] | None,
-    prefixes: Sequence[int] | None,
-    whole_weight: float | None,
+    matryoshka_widths: Sequence[int] | None,
+    full_width_weight: float | None,
     init: str,
     penalty: float | None,
     noise: float,
-    align: float,
-    fill_dead: bool,
+    tie_strength: float,
+    resample_dead: bool,
     whiten: bool,
     max_steps: int | None,
     batch_size: int | None,
@@ -72,13 +72,13 @@ def checked_config(
         architecture=architecture,
         n_features=n_features,
         k=k,
-        prefixes=_checked_prefixes(prefixes, n_features, architecture),
-        whole_weight=_checked_whole_weight(whole_weight, architecture),
+        matryoshka_widths=_checked_matryoshka_widths(matryoshka_widths, n_features, architecture),
+        full_width_weight=_checked_full_width_weight(full_width_weight, architecture),
         init=init,
         penalty=_checked_number("penalty", penalty),
         noise=_checked_number("noise", noise) or 0.0,
-        align=_checked_number("align", align) or 0.0,
-        fill_dead=bool(fill_dead),
+        tie_strength=_checked_number("tie_strength", tie_strength) or 0.0,
+        resample_dead=bool(resample_dead),
         whiten=whiten,
         max_steps=None if max_steps is None else check_positive_int(max_steps, name="max_steps"),
         batch_size=None if batch_size is None else check_positive_int(batch_size, name="batch_size"),
@@ -95,13 +95,13 @@ def stored_settings(config: TrainConfig) -> dict[str, Any]:
         "architecture": config.architecture,
         "n_features": config.n_features,
         "k": config.k,
-        "prefixes": np.array(config.prefixes) if nested else None,
-        "whole_weight": config.whole_weight if nested else None,
+        "matryoshka_widths": np.array(config.matryoshka_widths) if nested else None,
+        "full_width_weight": config.full_width_weight if nested else None,
         "init": config.init,
         "penalty": config.penalty,
         "noise": config.noise,
-        "align": config.align,
-        "fill_dead": config.fill_dead,
+        "tie_strength": config.tie_strength,
+        "resample_dead": config.resample_dead,
         "whiten": config.whiten,
         "max_steps": config.max_steps,
         "batch_size": config.batch_size,
@@ -117,44 +117,46 @@ def restored_config(params: Mapping[str, Any]) -> TrainConfig:
 
     values = {name: params[name] for name in REQUIRED}
     values = {name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()}
-    optional = ("prefixes", "whole_weight", "penalty", "patience")
-    prefixes, whole_weight, penalty, patience = (params.get(name) for name in optional)
-    if prefixes is not None and whole_weight is None:
-        whole_weight = 1 / len(prefixes)  # all there was, before it was stored
+    optional = ("matryoshka_widths", "full_width_weight", "penalty", "patience")
+    matryoshka_widths, full_width_weight, penalty, patience = (params.get(name) for name in optional)
+    if matryoshka_widths is not None and full_width_weight is None:
+        full_width_weight = 1 / len(matryoshka_widths)  # all there was, before it was stored
     return TrainConfig(
         **values,
         init=str(params.get("init", "random")),  # all there was, before it was stored
-        prefixes=None if prefixes is None else tuple(int(p) for p in prefixes),
-        whole_weight=None if whole_weight is None else float(whole_weight),
+        matryoshka_widths=None if matryoshka_widths is None else tuple(int(p) for p in matryoshka_widths),
+        full_width_weight=None if full_width_weight is None else float(full_width_weight),
         penalty=None if penalty is None else float(penalty),
         patience=None if patience is None else int(patience),
     )
 
 
-def _checked_prefixes(prefixes: Sequence[int] | None, n_features: int, architecture: str) -> tuple[int, ...] | None:
-    if prefixes is None:
+def _checked_matryoshka_widths(
+    matryoshka_widths: Sequence[int] | None, n_features: int, architecture: str
+) -> tuple[int, ...] | None:
+    if matryoshka_widths is None:
         return None
     if architecture != "matryoshka":
-        msg = f"prefixes belong to architecture 'matryoshka', not to {architecture!r}."
+        msg = f"matryoshka_widths belong to architecture 'matryoshka', not to {architecture!r}."
         raise ValueError(msg)
-    widths = tuple(check_positive_int(p, name="each of prefixes") for p in prefixes)
+    widths = tuple(check_positive_int(p, name="each of matryoshka_widths") for p in matryoshka_widths)
     if list(widths) != sorted(set(widths)) or not widths or widths[-1] != n_features:
-        msg = f"prefixes must ascend and end with n_features={n_features}, found {list(widths)}."
+        msg = f"matryoshka_widths must ascend and end with n_features={n_features}, found {list(widths)}."
         raise ValueError(msg)
     return widths
 
 
-def _checked_whole_weight(whole_weight: float | None, architecture: str) -> float | None:
-    whole_weight = _checked_number("whole_weight", whole_weight)
-    if whole_weight is None:
+def _checked_full_width_weight(full_width_weight: float | None, architecture: str) -> float | None:
+    full_width_weight = _checked_number("full_width_weight", full_width_weight)
+    if full_width_weight is None:
         return None
     if architecture != "matryoshka":
-        msg = f"whole_weight belongs to architecture 'matryoshka', not to {architecture!r}."
+        msg = f"full_width_weight belongs to architecture 'matryoshka', not to {architecture!r}."
         raise ValueError(msg)
-    if not 0 < whole_weight <= 1:
-        msg = f"whole_weight, a share of the loss, must be above 0 and at most 1, found {whole_weight}."
+    if not 0 < full_width_weight <= 1:
+        msg = f"full_width_weight, a share of the loss, must be above 0 and at most 1, found {full_width_weight}."
         raise ValueError(msg)
-    return whole_weight
+    return full_width_weight
 
 
 def _checked_number(name: str, value: float | None) -> float | None:

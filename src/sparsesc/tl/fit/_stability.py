@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def stability(
     adata: AnnData | MuData,
     *,
-    n_seeds: int = 5,
+    n_fits: int = 5,
     key: str = "sae",
     subsample: float | None = None,
     device: str = "auto",
@@ -43,7 +43,7 @@ def stability(
     ----------
     adata
         The cells that the autoencoder was fitted to.
-    n_seeds
+    n_fits
         Refits, beside the stored fit.
     key
         Name of the sparse autoencoder.
@@ -69,7 +69,7 @@ def stability(
     `adata.uns[key]["stability"]`
         ``mean``, ``random`` and ``shaped`` (means over features; ``shaped`` are random directions with the second
         moments of the refits' features, a stricter baseline); ``pairs``, mean cosines of matched features between all
-        fits, the stored one first, (n_seeds + 1, n_seeds + 1); ``fits``, one row a fit: ``seed`` (-1 for the stored
+        fits, the stored one first, (n_fits + 1, n_fits + 1); ``fits``, one row a fit: ``seed`` (-1 for the stored
         one), ``n_alive``, ``fvu``, ``l0`` (on held-out cells); ``params``.
 
     Raises
@@ -97,12 +97,12 @@ def stability(
     >>> import scanpy as sc, sparsesc as ssc
     >>> adata = sc.datasets.pbmc68k_reduced()
     >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
-    >>> ssc.tl.stability(adata, n_seeds=2)
+    >>> ssc.tl.stability(adata, n_fits=2)
     """
     from sparsesc.nn._metrics import fit_metrics
     from sparsesc.stats import dictionary_stability
 
-    n_seeds = check_positive_int(n_seeds, name="n_seeds")
+    n_fits = check_positive_int(n_fits, name="n_fits")
     slot = get_sae_slot(adata, key)
     config, use_rep = _config(slot, key)
     X, held_out = _cells(adata, slot, key, use_rep)
@@ -116,7 +116,7 @@ def stability(
     adata = writable(adata, copy=copy)
 
     generator = as_generator(rng)
-    seeds = generator.integers(2**32, size=n_seeds)
+    seeds = generator.integers(2**32, size=n_fits)
     draws = [np.random.default_rng(seed) for seed in seeds]
     X_train = X[train_cells]
     parts = [X_train[np.sort(draw.permutation(len(X_train))[:n_drawn])] if subsample else X_train for draw in draws]
@@ -146,12 +146,12 @@ def stability(
         "shaped": float(found.shaped.mean()),
         "pairs": found.pairs,
         "fits": pd.DataFrame(rows),
-        "params": {"n_seeds": n_seeds, "rng": describe(rng), "subsample": float(subsample or 1.0), "device": used},
+        "params": {"n_fits": n_fits, "rng": describe(rng), "subsample": float(subsample or 1.0), "device": used},
     }
     adata.uns[key][_keys.FEATURES] = table
     adata.uns[key][_keys.STABILITY] = summary
     info(
-        f"Found again in {n_seeds} refits: mean cosine {summary['mean']:.2f} "
+        f"Found again in {n_fits} refits: mean cosine {summary['mean']:.2f} "
         f"(random directions {summary['random']:.2f}, shaped like the dictionary {summary['shaped']:.2f})."
     )
     hint(f"added 'stability' to adata.uns[{key!r}]['features'] and adata.uns[{key!r}]['stability'].")

@@ -37,8 +37,8 @@ def sweep(
     penalty: float | Sequence[float] | None = None,
     init: str = "kmeans",
     noise: float = 0.6,
-    align: float = 15.0,
-    fill_dead: bool = False,
+    tie_strength: float = 15.0,
+    resample_dead: bool = False,
     whiten: bool = False,
     max_steps: int | None = None,
     batch_size: int | None = None,
@@ -65,7 +65,7 @@ def sweep(
         The embedding, as in :func:`fit_sae`.
     n_features, k, architecture, penalty
         One value or several of each; all combinations are fitted. ``None`` is the default of :func:`fit_sae`.
-    init, noise, align, fill_dead, whiten, max_steps, batch_size, lr, patience, precision
+    init, noise, tie_strength, resample_dead, whiten, max_steps, batch_size, lr, patience, precision
         Settings of all of them, as in :func:`fit_sae`.
     batch_key, validation
         Which cells are held out, as in :func:`fit_sae`: others for every seed.
@@ -123,12 +123,12 @@ def sweep(
     for *setting, seed in product(*values, seeds):
         asked = dict(zip(_VARIED, setting, strict=True))
         shared: dict[str, Any] = {
-            "prefixes": None,
-            "whole_weight": None,
+            "matryoshka_widths": None,
+            "full_width_weight": None,
             "init": init,
             "noise": noise,
-            "align": align,
-            "fill_dead": fill_dead,
+            "tie_strength": tie_strength,
+            "resample_dead": resample_dead,
         }
         shared |= {"whiten": whiten, "max_steps": max_steps, "batch_size": batch_size, "lr": lr}
         config = checked_config(X.shape, **asked, **shared, patience=patience, precision=precision)

@@ -49,7 +49,7 @@ def feature_enrichment(
     features: str | int | Sequence[str | int] | None = None,
     n_up: int | None = None,
     null: Literal["genes", "cells"] = "genes",
-    n_shuffles: int = 1000,
+    n_permutations: int = 1000,
     pvalues: Literal["permutation", "parametric"] = "permutation",
     n_leading: int = 10,
     max_memory: float = 4.0,
@@ -91,8 +91,8 @@ def feature_enrichment(
         vary together look like a finding then. ``"cells"`` (``"ulm"`` and ``"ranksum"``): also the same set in copies
         of the features whose cells are shuffled, which keeps how genes vary together; p is the larger one of both. It
         reads the expression matrix again.
-    n_shuffles
-        Such copies in all, drawn from the features tested. P-values below ``1 / n_shuffles`` come from a beta
+    n_permutations
+        Such copies in all, drawn from the features tested. P-values below ``1 / n_permutations`` come from a beta
         distribution with the moments of the copies.
     pvalues
         For ``"ulm"``. ``"permutation"``: two-sided p of the slope when genes are shuffled, from the exact first three
@@ -149,7 +149,7 @@ def feature_enrichment(
     from 0, and p-values are too small. Among features of shuffled cells, a quarter of the p-values of marker sets are
     below .05, and ``null="cells"`` brings them back to one in twenty. What it asks is the same: does the set stand out
     among all genes of this feature, more than it would by chance? The answer costs about as much as the gene scores of
-    `n_shuffles` features.
+    `n_permutations` features.
 
     When not to trust it: sets that share genes, or whose genes vary together, are one finding, not several, under
     either null. A set may go with a feature because both go with a cell type. The scores are of the expression that
@@ -170,7 +170,7 @@ def feature_enrichment(
         msg = f"max_size={max_size} is smaller than min_size={min_size}: no gene set can pass."
         raise ValueError(msg)
     check_choice(pvalues, PVALUES, name="pvalues")
-    _check_null(null, n_shuffles, method=method)
+    _check_null(null, n_permutations, method=method)
     n_top = n_top if n_top is None else check_positive_int(n_top, name="n_top")
     n_up = n_up if n_up is None else check_positive_int(n_up, name="n_up")
     if not max_memory > 0:
@@ -187,7 +187,9 @@ def feature_enrichment(
     test = _make_test(method, matched, n_up=n_up, pvalues=pvalues, rng=generator)
     if null == "cells":
         scores_only = cast("BoundedTest", _make_test(method, matched, n_up=n_up, pvalues="parametric", rng=generator))
-        moments = source.of_copies(scores_only, tested, n_copies=n_shuffles, rng=generator, progress_bar=progress_bar)
+        moments = source.of_copies(
+            scores_only, tested, n_copies=n_permutations, rng=generator, progress_bar=progress_bar
+        )
         test = ShuffledSets(cast("BoundedTest", test), moments)
     reducer = TermReducer(
         test,
@@ -224,7 +226,7 @@ def feature_enrichment(
         asked["pvalues"] = pvalues
     asked["null"] = null
     if null == "cells":
-        asked["n_shuffles"] = int(n_shuffles)
+        asked["n_permutations"] = int(n_permutations)
     slot[_keys.ENRICHMENT] = enrichment
     slot[_keys.FEATURES] = table
     slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"feature_enrichment": asked | matched.report}
@@ -338,10 +340,12 @@ def _choose(names: pd.Index, features: list[str] | None, tested: np.ndarray) -> 
     return chosen
 
 
-def _check_null(null: str, n_shuffles: int, *, method: str) -> None:
+def _check_null(null: str, n_permutations: int, *, method: str) -> None:
     check_choice(null, NULLS, name="null")
-    if check_positive_int(n_shuffles, name="n_shuffles") < _FEWEST_SHUFFLES:
-        msg = f"n_shuffles must be at least {_FEWEST_SHUFFLES}: p-values rest on two moments, found {n_shuffles}."
+    if check_positive_int(n_permutations, name="n_permutations") < _FEWEST_SHUFFLES:
+        msg = (
+            f"n_permutations must be at least {_FEWEST_SHUFFLES}: p-values rest on two moments, found {n_permutations}."
+        )
         raise ValueError(msg)
     if null == "cells" and method not in SHUFFLED_METHODS:
         msg = f"null='cells' goes with method {listing(SHUFFLED_METHODS)}, not with {method!r}."

@@ -43,7 +43,7 @@ COLUMNS = (
 
 def compare_representations(
     adata: AnnData | MuData,
-    reps: str | Sequence[str] | Mapping[str, Representation],
+    use_reps: str | Sequence[str] | Mapping[str, Representation],
     label_keys: str | Sequence[str],
     *,
     controls: str | Sequence[str] = (),
@@ -51,7 +51,7 @@ def compare_representations(
     n_components: int | None = None,
     n_permutations: int = 100,
     holdout: float = 0.5,
-    threshold: float = 0.5,
+    min_r: float = 0.5,
     duplicates: float = 0.9,
     min_cells: int = 10,
     rng: SeedLike | RNGLike | None = 0,
@@ -66,7 +66,7 @@ def compare_representations(
     ----------
     adata
         Cells with representations in ``obsm`` and labels in ``obs``.
-    reps
+    use_reps
         Entries of ``obsm``, dense or sparse (sparse ones stay so); or names with entries of ``obsm`` or arrays
         (cells x features). ``"X"`` is the expression matrix.
     label_keys
@@ -74,17 +74,17 @@ def compare_representations(
     controls
         What to add for comparison, fitted without labels to `use_rep`: any of ``"pca"``, ``"ica"``, ``"nmf"`` (of
         positive and negative parts side by side, where there are negative values) and ``"random_sae"``, an untrained
-        code as wide and as sparse as each sparse one in `reps`.
+        code as wide and as sparse as each sparse one in `use_reps`.
     use_rep
-        Entry of ``obsm`` that controls are fitted to. ``None``: the first of `reps`, or, where that is the code of an
-        autoencoder, the embedding it was fitted to.
+        Entry of ``obsm`` that controls are fitted to. ``None``: the first of `use_reps`, or, where that is the code of
+        an autoencoder, the embedding it was fitted to.
     n_components
         Dimensions of PCA, ICA and NMF. ``None``: those of the embedding, at most 100.
     n_permutations
         How often labels are shuffled; 0: no null. The smallest p is ``1 / (n_permutations + 1)``.
     holdout
         Share of the cells on which features are scored, drawn alike from every category.
-    threshold
+    min_r
         Absolute Pearson r above which a feature is strongly correlated with a category.
     duplicates
         Absolute Pearson r from which two features of a representation count as copies of each other.
@@ -104,7 +104,7 @@ def compare_representations(
     `n_labels` (categories scored), `n_cells` (with a label). `adata` stays as it is. The metrics:
 
     ``singular``, ``singular_share``, ``singular_labels``
-        Features correlated beyond `threshold` with exactly one category, over all cells, as in sparseSC: their number,
+        Features correlated beyond `min_r` with exactly one category, over all cells, as in sparseSC: their number,
         their share of all features, and how many different categories they stand for. Of a column with two categories
         the positive side counts.
     ``auroc``, ``coverage``
@@ -160,21 +160,21 @@ def compare_representations(
     """
     check.check_adata(adata)
     asked = _controls(controls)
-    _check_options(n_permutations, n_components, holdout=holdout, threshold=threshold, duplicates=duplicates)
+    _check_options(n_permutations, n_components, holdout=holdout, min_r=min_r, duplicates=duplicates)
     min_cells = check_positive_int(min_cells, name="min_cells")
     labels = _labels(adata, label_keys, min_cells=min_cells)
-    given = _representations(adata, reps)
+    given = _representations(adata, use_reps)
     seeds = random.as_generator(rng).integers(2**63 - 1, size=len(labels) + 1)
 
     made: list[tuple[str, Any]] = []
     if asked:
-        X = check.get_rep(adata, _embedding_of(adata, reps) if use_rep is None else use_rep)
+        X = check.get_rep(adata, _embedding_of(adata, use_reps) if use_rep is None else use_rep)
         codes = {name: code for name, code in given.items() if sparse.issparse(code)}
         names = [name for name in asked if name != "random_sae"]
         names += [size[0] for size in random_sizes(X, codes)] if "random_sae" in asked else []
         taken = [name for name in names if name in given]
         if taken:
-            msg = f"Representations and controls share names: {listing(taken)}. Rename yours: reps={{name: ...}}."
+            msg = f"Representations and controls share names: {listing(taken)}. Rename yours: use_reps={{name: ...}}."
             raise ValueError(msg)
         draws = np.random.default_rng(seeds[-1])
         made = list(control_representations(asked, X, codes, n_components=n_components, rng=draws))
@@ -192,7 +192,7 @@ def compare_representations(
                 held = stratified_holdout([column.codes[rows]], holdout, draws)
                 judged = _judged(column, held, min_cells)
                 cells = matrix if rows.all() else matrix[rows]
-                part = RepresentationScores(cells, ~held, distinct, threshold=threshold)
+                part = RepresentationScores(cells, ~held, distinct, threshold=min_r)
                 block = _block(part, column.codes[rows], judged, n_permutations, rng=draws, update=bar.update)
                 tables.append(block.assign(representation=name, label_key=column.name))
     out = pd.concat(tables, ignore_index=True)
@@ -282,21 +282,21 @@ def _labels(adata: AnnData | MuData, label_keys: str | Sequence[str], *, min_cel
 
 
 def _representations(
-    adata: AnnData | MuData, reps: str | Sequence[str] | Mapping[str, Representation]
+    adata: AnnData | MuData, use_reps: str | Sequence[str] | Mapping[str, Representation]
 ) -> dict[str, np.ndarray | sparse.csr_matrix]:
-    if not isinstance(reps, Mapping):
-        if not isinstance(reps, str) and not all(isinstance(name, str) for name in reps):
-            msg = "reps must be names of adata.obsm. Give arrays by name: reps={'mine': array, 'pca': 'X_pca'}."
+    if not isinstance(use_reps, Mapping):
+        if not isinstance(use_reps, str) and not all(isinstance(name, str) for name in use_reps):
+            msg = "use_reps must be names of adata.obsm. Give arrays by name: use_reps={'mine': array, 'pca': 'X_pca'}."
             raise TypeError(msg)
-        reps = {name: name for name in as_list(reps)}
-    if not reps:
-        msg = f"reps is empty. Name entries of adata.obsm: {listing(adata.obsm.keys())}."
+        use_reps = {name: name for name in as_list(use_reps)}
+    if not use_reps:
+        msg = f"use_reps is empty. Name entries of adata.obsm: {listing(adata.obsm.keys())}."
         raise ValueError(msg)
-    return {str(name): _read(adata, value, str(name)) for name, value in reps.items()}
+    return {str(name): _read(adata, value, str(name)) for name, value in use_reps.items()}
 
 
 def _read(adata: AnnData | MuData, value: Any, name: str) -> np.ndarray | sparse.csr_matrix:
-    title = f"reps[{name!r}]"
+    title = f"use_reps[{name!r}]"
     if isinstance(value, str):
         stored = adata.obsm.get(value, getattr(adata, "X", None) if value == "X" else None)
         if not sparse.issparse(stored):
@@ -316,11 +316,11 @@ def _read(adata: AnnData | MuData, value: Any, name: str) -> np.ndarray | sparse
     return matrix
 
 
-def _embedding_of(adata: AnnData | MuData, reps: str | Sequence[str] | Mapping[str, Representation]) -> str:
+def _embedding_of(adata: AnnData | MuData, use_reps: str | Sequence[str] | Mapping[str, Representation]) -> str:
     """The embedding behind the first representation."""
-    first = next(iter(reps.values())) if isinstance(reps, Mapping) else as_list(reps)[0]
+    first = next(iter(use_reps.values())) if isinstance(use_reps, Mapping) else as_list(use_reps)[0]
     if not isinstance(first, str):
-        msg = "The first of reps is an array: say by use_rep which entry of adata.obsm the controls are fitted to."
+        msg = "The first of use_reps is an array: say by use_rep which entry of adata.obsm the controls are fitted to."
         raise ValueError(msg)
     for key in adata.uns:
         if check.is_sae_slot(adata.uns[key]) and _keys.sae_keys(key).codes == first:

@@ -31,8 +31,8 @@ def feature_absorption(
     *,
     key: str = "sae",
     max_features: int = 5,
-    least_gain: float = 0.03,
-    precision: float = 0.5,
+    min_gain: float = 0.03,
+    min_precision: float = 0.5,
     min_cells: int = 20,
     holdout: float = 0.5,
     rng: SeedLike | RNGLike | None = 0,
@@ -53,10 +53,10 @@ def feature_absorption(
         Name of the sparse autoencoder.
     max_features
         Most features that may share a category, and most that may absorb its cells.
-    least_gain
+    min_gain
         A further feature belongs to the detector when, in the cells for choosing, it raises F1 by more than this and
         finds remaining cells of the category more often than the best of as many features would by chance.
-    precision
+    min_precision
         Least share of the active cells of an absorbing feature that are of the category.
     min_cells
         Categories with fewer cells are left out.
@@ -109,7 +109,7 @@ def feature_absorption(
     if check_positive_int(min_cells, name="min_cells") < 4:
         msg = f"min_cells must be at least 4, so that both parts have cells, found {min_cells}."
         raise ValueError(msg)
-    for name, value in {"holdout": holdout, "precision": precision, "least_gain": least_gain}.items():
+    for name, value in {"holdout": holdout, "min_precision": min_precision, "min_gain": min_gain}.items():
         if not 0 < value < 1:
             msg = f"{name} must lie between 0 and 1, found {value!r}."
             raise ValueError(msg)
@@ -131,8 +131,10 @@ def feature_absorption(
     rows = []
     for group in wanted:
         member = groups == group
-        detector = best_detector(parts.ranked, member[~held], max_features=max_features, least_gain=float(least_gain))
-        absorbers = parts.absorbers(detector, member[~held], precision=float(precision), max_features=max_features)
+        detector = best_detector(parts.ranked, member[~held], max_features=max_features, min_gain=float(min_gain))
+        absorbers = parts.absorbers(
+            detector, member[~held], min_precision=float(min_precision), max_features=max_features
+        )
         rows.append({"category": labels.categories[group]} | parts.score(detector, absorbers, member[held], names))
     out = pd.DataFrame(rows)
     out["padj"] = benjamini_hochberg(out["pval"].to_numpy())
@@ -145,8 +147,8 @@ def feature_absorption(
     asked = {
         "groupby": groupby,
         "max_features": max_features,
-        "least_gain": float(least_gain),
-        "precision": float(precision),
+        "min_gain": float(min_gain),
+        "min_precision": float(min_precision),
         "min_cells": min_cells,
         "holdout": float(holdout),
         "rng": random.describe(rng),
@@ -172,7 +174,9 @@ class _Parts:
         self._decoder = decoder.astype(np.float64)
         self._mean = np.asarray(self._train.mean(axis=0), dtype=np.float64).ravel()
 
-    def absorbers(self, detector: Detector, member: np.ndarray, *, precision: float, max_features: int) -> np.ndarray:
+    def absorbers(
+        self, detector: Detector, member: np.ndarray, *, min_precision: float, max_features: int
+    ) -> np.ndarray:
         """Features that take cells of a group from its detector, by the cells for choosing."""
         rows = np.flatnonzero(member)
         missed = ~detector.called(self._train)[rows]
@@ -185,7 +189,7 @@ class _Parts:
             missed,
             self._n_active,
             allowed=allowed,
-            precision=precision,
+            min_precision=min_precision,
             max_features=max_features,
         )
 

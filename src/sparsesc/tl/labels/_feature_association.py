@@ -32,10 +32,10 @@ _KINDS: dict[str, Literal["pearson", "spearman"]] = {"pval": "spearman", "pval_p
 
 def feature_association(
     adata: AnnData | MuData,
-    keys: str | Sequence[str],
+    label_keys: str | Sequence[str],
     *,
     key: str = "sae",
-    threshold: float = 0.5,
+    min_r: float = 0.5,
     min_cells: int = 10,
     holdout: float = 0.5,
     pvalues: Literal["auto", "permutation", "asymptotic"] = "auto",
@@ -51,12 +51,12 @@ def feature_association(
     ----------
     adata
         Cells with a fitted sparse autoencoder.
-    keys
+    label_keys
         Columns of ``obs``. Categorical, string and boolean columns are labels; integers and floats are numbers (convert
         cluster numbers with ``.astype("category")``). Cells without a value are left out of the tests of that column.
     key
         Name of the sparse autoencoder.
-    threshold
+    min_r
         A feature is `singular` when the absolute Pearson r exceeds this for exactly one category of all columns.
     min_cells
         Categories with fewer cells are tested, but no feature is named after them, nor are they given a feature.
@@ -93,7 +93,7 @@ def feature_association(
         `label`: the category with the largest positive Pearson r in the cells for choosing, as ``"category"``, or
         ``"column: category"`` when there are several columns of labels; empty when there is none.
         `label_r`, `label_auroc`, `label_f1`: its scores in all cells; `label_r_heldout`, `label_auroc_heldout`,
-        `label_f1_heldout`: on the held-out cells only. `singular`, `singular_label`, `singular_r`: see `threshold`; the
+        `label_f1_heldout`: on the held-out cells only. `singular`, `singular_label`, `singular_r`: see `min_r`; the
         two categories of a column with two have the same absolute r and count as one, named by its positive side.
     ``uns[key]["params"]["feature_association"]``
         What was asked.
@@ -110,7 +110,7 @@ def feature_association(
         If a column holds neither labels nor numbers.
     ValueError
         If a column has only one value, values in fewer than three cells, infinite numbers, or a label of its own for
-        every cell; if `keys` is empty or an option is out of its range.
+        every cell; if `label_keys` is empty or an option is out of its range.
 
     Notes
     -----
@@ -133,17 +133,17 @@ def feature_association(
     """
     check_choice(pvalues, PVALUES, name="pvalues")
     min_cells = check_positive_int(min_cells, name="min_cells")
-    if not 0 < threshold < 1:
-        msg = f"threshold must lie between 0 and 1 (a limit of |r|), found {threshold!r}."
+    if not 0 < min_r < 1:
+        msg = f"min_r must lie between 0 and 1 (a limit of |r|), found {min_r!r}."
         raise ValueError(msg)
     if not 0 < holdout < 1:
         msg = f"holdout must lie between 0 and 1 (a share of the cells), found {holdout!r}."
         raise ValueError(msg)
     codes = check.get_codes(adata, key)
     table = check.get_feature_table(adata, key)
-    names = as_list(keys)
+    names = as_list(label_keys)
     if not names:
-        msg = f"keys is empty: name at least one column of adata.obs. Available: {listing(adata.obs.columns)}."
+        msg = f"label_keys is empty: name at least one column of adata.obs. Available: {listing(adata.obs.columns)}."
         raise ValueError(msg)
     labels, numbers = read_columns(adata, names)
     held = stratified_holdout(
@@ -164,7 +164,7 @@ def feature_association(
         written[_keys.ASSOCIATION] = _label_table(labels, whole, tests, padj, table.index)
         written[_keys.LABELS] = name_labels(labels, whole, padj[: len(labels)], parts, table.index)
         table = table.join(name_features(labels, whole, parts, table.index))
-        table = table.join(mark_singular(labels, whole, threshold, table.index))
+        table = table.join(mark_singular(labels, whole, min_r, table.index))
     if numbers:
         written[_keys.ASSOCIATION_NUMERIC] = _number_table(
             numbers, tests[len(labels) :], padj[len(labels) :], table.index
@@ -177,8 +177,8 @@ def feature_association(
     slot.update(written)
     slot[_keys.FEATURES] = table
     asked = {
-        "keys": np.array(names, dtype=object),
-        "threshold": float(threshold),
+        "label_keys": np.array(names, dtype=object),
+        "min_r": float(min_r),
         "min_cells": min_cells,
         "holdout": float(holdout),
         "pvalues": pvalues,

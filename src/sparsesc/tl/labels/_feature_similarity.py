@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 METRICS = ("activation", "decoder", "genes")
-_THRESHOLDS = {"activation": 0.7, "decoder": 0.8, "genes": 0.9}
+_MIN_SCORES = {"activation": 0.7, "decoder": 0.8, "genes": 0.9}
 COLUMNS = ("group", "group_size")
 _GIB = 2**30
 
@@ -30,7 +30,7 @@ def feature_similarity(
     key: str = "sae",
     metric: Literal["activation", "decoder", "genes"] = "activation",
     n_neighbors: int = 10,
-    threshold: float | None = None,
+    min_score: float | None = None,
     min_label_r: float = 0.3,
     n_label_features: int = 10,
     n_genes: int = 5,
@@ -55,7 +55,7 @@ def feature_similarity(
         the gene scores in ``varm`` (of :func:`feature_genes`).
     n_neighbors
         Neighbours to list for each feature; it is never its own neighbour, and only positive similarities count.
-    threshold
+    min_score
         Similarity from which two features count as redundant. ``None``: 0.7 for activations, 0.8 for decoders, 0.9 for
         genes. Similar activations must also have `padj` below 0.05: one strong cell in common is not enough.
     min_label_r
@@ -82,15 +82,15 @@ def feature_similarity(
         were independent), `pval` (of `n_both`, exact and two-sided: the central version of Fisher's test), `padj`
         (Benjamini-Hochberg over all pairs of features that are active, listed or not), `decoder_cosine`, and `gene_r`
         when gene scores are stored. With labels also `label`, `neighbor_label` (empty unless sure) and `relation`:
-        ``"redundant"`` (by `threshold`, with the same label or one of them unlabelled), ``"cross-label"`` (by
-        `threshold`, but with another label: candidates for features with several meanings) or ``"related"``.
+        ``"redundant"`` (by `min_score`, with the same label or one of them unlabelled), ``"cross-label"`` (by
+        `min_score`, but with another label: candidates for features with several meanings) or ``"related"``.
     ``uns[key]["features"]``
-        `group`: the feature that represents a group of redundant ones (each member is similar to it from `threshold`
+        `group`: the feature that represents a group of redundant ones (each member is similar to it from `min_score`
         on; its own name when it is alone, empty for silent features); `group_size`.
     ``uns[key]["same_label"]``
         When there are labels that two features share: `label`, `feature`, `neighbor`, `score` (of `metric`),
         `pearson_r`, `pearson_r_within` (among the cells of the label), `n_both`, `n_expected` (within), `pval`, `padj`
-        (over all pairs of this table), `relation`: ``"redundant"`` (`score` from `threshold` on), ``"overlapping"`` or
+        (over all pairs of this table), `relation`: ``"redundant"`` (`score` from `min_score` on), ``"overlapping"`` or
         ``"exclusive"`` (active in the same, or in different, cells of the label more often than by chance, `padj` below
         0.05) or ``"independent"``; and with `n_genes` the genes that are higher where only one of both is active among
         the cells of the label, `genes` and `neighbor_genes` (`padj` below 0.05 over all pairs x genes; empty with fewer
@@ -123,8 +123,8 @@ def feature_similarity(
     check_choice(metric, METRICS, name="metric")
     n_neighbors = check_positive_int(n_neighbors, name="n_neighbors")
     n_label_features = check_positive_int(n_label_features, name="n_label_features")
-    threshold = _THRESHOLDS[metric] if threshold is None else threshold
-    for name, value in {"threshold": threshold, "min_label_r": min_label_r}.items():
+    min_score = _MIN_SCORES[metric] if min_score is None else min_score
+    for name, value in {"min_score": min_score, "min_label_r": min_label_r}.items():
         if not 0 < value <= 1:
             msg = f"{name} must lie between 0 and 1, found {value!r}."
             raise ValueError(msg)
@@ -142,7 +142,7 @@ def feature_similarity(
         raise ValueError(msg)
     max_bytes = max_memory * _GIB
     others = open_similarities(adata, key, needed=metric)
-    found = neighbors(activity, others.get(metric), n_top=n_neighbors, threshold=float(threshold), max_bytes=max_bytes)
+    found = neighbors(activity, others.get(metric), n_top=n_neighbors, threshold=float(min_score), max_bytes=max_bytes)
     pairs = _pair_table(found, activity, others, table.index, max_bytes)
     labels = sure_labels(table, min_label_r)
     if labels is not None:
@@ -157,7 +157,7 @@ def feature_similarity(
             labels,
             cells,
             score=lambda members: similarity_among(adata, key, metric, members),
-            threshold=float(threshold),
+            threshold=float(min_score),
             n_features=n_label_features,
             expression=expression,
         )
@@ -178,14 +178,14 @@ def feature_similarity(
     asked: dict[str, Any] = {
         "metric": metric,
         "n_neighbors": n_neighbors,
-        "threshold": float(threshold),
+        "min_score": float(min_score),
         "min_label_r": float(min_label_r),
         "n_label_features": n_label_features,
         "n_genes": n_genes,
         "n_tests": found.n_tests,
     }
     slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"feature_similarity": asked}
-    _report(table, pairs, same, key=key, metric=metric, threshold=float(threshold))
+    _report(table, pairs, same, key=key, metric=metric, threshold=float(min_score))
     return adata if copy else None
 
 
