@@ -38,3 +38,19 @@ def check_positive_int(value: Any, *, name: str) -> int:
 def as_list(keys: str | Sequence[str]) -> list[str]:
     """One name or several, as a list without repeats."""
     return [keys] if isinstance(keys, str) else list(dict.fromkeys(keys))
+
+
+def check_share(value: Any, *, name: str, most: float = 1.0, of: str = "") -> float:
+    """A number strictly between 0 and `most`; `of` says in the message what it is a share of."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < most:
+        msg = f"{name} must lie between 0 and {most:g}{f' ({of})' if of else ''}, found {value!r}."
+        raise ValueError(msg)
+    return float(value)
+
+
+def check_memory(value: Any) -> float:
+    """A positive number of GiB, in bytes."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not value > 0:
+        msg = f"max_memory must be a positive number of GiB, found {value!r}."
+        raise ValueError(msg)
+    return float(value) * 2**30

@@ -73,7 +73,7 @@ def writable(adata: AnnData | MuData, *, copy: bool) -> AnnData | MuData:
         warnings.warn(
             "Received a view of an AnnData. Making a copy: the parent object stays as it is.",
             ImplicitModificationWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         adata._init_as_actual(adata.copy())
     return adata

@@ -1,7 +1,9 @@
-"""Between the slots of an AnnData and the objects that work on arrays."""
+"""Between the slots of an AnnData and the objects that work on arrays: the one place that writes results."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from . import _keys
+from ._checks import writable
 from ._keys import SaeKeys, sae_keys
 
 if TYPE_CHECKING:
@@ -16,6 +19,109 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from sparsesc.nn import SparseAutoencoder
+
+WRITTEN_BY = "function"
+"""Entry of ``uns[key]["params"]`` with the name of the function that wrote the slots."""
+
+
+def record(
+    adata: AnnData | MuData,
+    key: str,
+    function: str,
+    tables: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    *,
+    copy: bool = False,
+    fresh: bool = False,
+    **attributes: Mapping[str, Any],
+) -> AnnData | MuData | None:
+    """Write the results of a function, all together, and return what the function returns.
+
+    Parameters
+    ----------
+    adata
+        Where results go, or what is copied.
+    key
+        Entry of ``uns``.
+    function
+        Name of the function; its options go to ``uns[key]["params"][function]``.
+    tables
+        Entries of ``uns[key]`` by name. ``None`` removes the one of an earlier call.
+    asked
+        Options. Those that are ``None`` are not stored, since no file can hold them.
+    copy
+        Whether to write to a copy, and return it.
+    fresh
+        Start a new entry ``uns[key]``, whose ``params`` are those of this function alone.
+    attributes
+        Entries of ``obsm``, ``varm``, ``layers``, ``obs`` or ``var``, by name; ``None`` removes one.
+
+    Returns
+    -------
+    The copy, or ``None``.
+    """
+    adata = writable(adata, copy=copy)
+    options = {name: _storable(value) for name, value in asked.items() if value is not None}
+    if fresh:
+        adata.uns[key] = {_keys.PARAMS: {WRITTEN_BY: function} | options}
+    else:
+        adata.uns[key][_keys.PARAMS] = dict(adata.uns[key][_keys.PARAMS]) | {function: options}
+    for holder, entries in [(adata.uns[key], tables), *((getattr(adata, a), e) for a, e in attributes.items())]:
+        for name, value in entries.items():
+            if value is not None:
+                holder[name] = value
+            elif name in holder:
+                del holder[name]
+    return adata if copy else None
+
+
+def _storable(value: Any) -> Any:
+    """An option as h5ad and zarr can hold it: lists become arrays, numpy scalars become Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return np.array(value, dtype=object if any(isinstance(v, str) for v in value) or not value else None)
+    return value
+
+
+def check_slots_free(adata: AnnData, key: str, function: str, slots: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a name that cannot be stored, or whose slots hold what `function` did not write.
+
+    Parameters
+    ----------
+    adata
+        Where the slots are.
+    key
+        Entry of ``uns`` that goes with the slots.
+    function
+        Its name, with the part of the package.
+    slots
+        Names of slots by attribute (``"obs"``, ``"obsm"``, ...).
+
+    Raises
+    ------
+    ValueError
+        If it is so.
+    """
+    if not isinstance(key, str) or not key or "/" in key:
+        msg = f"key_added must be a non-empty string without '/', found {key!r}."
+        raise ValueError(msg)
+    entry = adata.uns.get(key)
+    params = entry.get(_keys.PARAMS) if isinstance(entry, Mapping) else None
+    if isinstance(params, Mapping) and params.get(WRITTEN_BY) == function:
+        return
+    taken = [
+        f"{attribute}[{slot!r}]"
+        for attribute, names in ({"uns": [key]} | dict(slots)).items()
+        for slot in names
+        if slot in getattr(adata, attribute)
+    ]
+    if taken:
+        msg = (
+            f"key_added={key!r} would overwrite {' and '.join(taken)}, which {function} did not write. "
+            "Choose another key_added, or delete that slot."
+        )
+        raise ValueError(msg)
 
 
 def feature_table(codes: sparse.csr_matrix, names: list[str]) -> pd.DataFrame:
@@ -57,12 +163,10 @@ def uns_entry(
     key: str, codes: sparse.csr_matrix, sae: SparseAutoencoder, params: dict[str, Any], metrics: dict[str, float]
 ) -> dict[str, Any]:
     """The ``uns`` entry that every stored autoencoder has."""
-    from sparsesc import __version__
-
     names = sae_keys(key).feature_names(sae.n_features)
     params = {name: value for name, value in params.items() if value is not None}
     return {
-        _keys.PARAMS: params | {"version": __version__, "schema_version": _keys.SCHEMA_VERSION},
+        _keys.PARAMS: params | {"version": version("sparsesc"), "schema_version": _keys.SCHEMA_VERSION},
         _keys.WEIGHTS: sae.weights,
         _keys.METRICS: metrics,
         _keys.FEATURES: feature_table(codes, names),

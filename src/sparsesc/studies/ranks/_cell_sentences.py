@@ -12,7 +12,7 @@ from sparsesc._values import check_choice, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._counts import expression_rows, gene_names
-from sparsesc.door._free_slots import WRITTEN_BY, check_slots_free
+from sparsesc.door._slots import WRITTEN_BY, check_slots_free
 
 from ._row_ranks import order_rows
 

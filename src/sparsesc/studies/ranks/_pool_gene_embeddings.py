@@ -12,8 +12,8 @@ from sparsesc._values import check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._counts import LARGEST_LOG, expression_rows, gene_names
-from sparsesc.door._free_slots import WRITTEN_BY, check_slots_free
 from sparsesc.door._gene_names import check_coverage
+from sparsesc.door._slots import WRITTEN_BY, check_slots_free
 
 from ._cell_sentences import cell_sentences
 

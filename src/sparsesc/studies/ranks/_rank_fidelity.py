@@ -13,7 +13,7 @@ from sparsesc._values import as_list, check_choice, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._counts import cell_sizes, count_rows, gene_names
-from sparsesc.door._free_slots import WRITTEN_BY, check_slots_free
+from sparsesc.door._slots import WRITTEN_BY, check_slots_free
 
 from . import _study as study
 from ._cell_distances import Correlation, Distances, Euclidean

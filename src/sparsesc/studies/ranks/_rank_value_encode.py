@@ -14,7 +14,7 @@ from sparsesc._values import check_choice, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._counts import cell_sizes, check_target_sum, count_rows, gene_names
-from sparsesc.door._free_slots import WRITTEN_BY, check_slots_free
+from sparsesc.door._slots import WRITTEN_BY, check_slots_free
 
 from ._medians import match_medians, over_median, own_medians
 from ._row_ranks import TIES, order_rows, rank_rows

@@ -10,8 +10,8 @@ from sparsesc._values import as_list, check_positive_int
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._counts import cell_sizes, whole_counts
-from sparsesc.door._free_slots import WRITTEN_BY, check_slots_free
 from sparsesc.door._obs_columns import read_labels
+from sparsesc.door._slots import WRITTEN_BY, check_slots_free
 from sparsesc.stats.core._moments import group_moments
 from sparsesc.stats.core._multiple import benjamini_hochberg
 

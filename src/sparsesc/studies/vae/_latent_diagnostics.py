@@ -11,8 +11,8 @@ from sparsesc._random import as_generator, describe
 from sparsesc._values import as_list, check_choice, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
-from sparsesc.door._free_slots import WRITTEN_BY, check_slots_free
 from sparsesc.door._obs_columns import read_labels
+from sparsesc.door._slots import WRITTEN_BY, check_slots_free
 
 from ._latent_dependence import dependence
 from ._latent_terms import LatentTerms, check_model, read_terms, trained_cells, trained_labels
