@@ -56,9 +56,7 @@ def _store_halves(typingctx: Any, words: Any, at: Any, lanes: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if own_half_product() and args[2].type == _SUMS:
             place = _Data(context, builder, signature.args[0], args[0]).at(args[1])
-            builder.store(
-                builder.fptrunc(args[2], _HALVES), builder.bitcast(place, _HALVES.as_pointer())
-            ).tie_strength = 4
+            builder.store(builder.fptrunc(args[2], _HALVES), builder.bitcast(place, _HALVES.as_pointer())).align = 4
         return context.get_dummy_value()
 
     return types.void(words, types.intp, lanes), generate

@@ -47,7 +47,7 @@ class _Data:
         self.builder = builder
         self.start = cgutils.create_struct_proxy(typ)(context, builder, value).data
         self.element = context.get_data_type(typ.dtype)
-        self.tie_strength = context.get_abi_sizeof(self.element)
+        self.align = context.get_abi_sizeof(self.element)
         self.vector = ir.VectorType(self.element, LANES)
 
     def at(self, index: Any) -> Any:
@@ -58,11 +58,11 @@ class _Data:
 
     def load(self, index: Any) -> Any:
         value = self.builder.load(self._lanes_at(index))
-        value.tie_strength = self.tie_strength
+        value.align = self.align
         return value
 
     def store(self, value: Any, index: Any) -> None:
-        self.builder.store(value, self._lanes_at(index)).tie_strength = self.tie_strength
+        self.builder.store(value, self._lanes_at(index)).align = self.align
 
 
 def _spread(builder: Any, value: Any) -> Any:

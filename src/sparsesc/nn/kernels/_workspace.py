@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import _select
-from . import _step as _drive
+from . import _select, _step
 from ._bfloat16 import pack_halves
 from ._chunks import BLOCK, SLOTS, aligned, in_tiles, stretch
 from ._processor import own_half_product, own_product
@@ -123,13 +122,13 @@ class SparseStep:
         if len(b.packed_halves):
             pack_halves(b.E, b.packed_halves)
 
-    def run(self, batches: np.ndarray, noise_at: np.ndarray, lr: np.ndarray, what: int = _drive.ALL) -> np.ndarray:
+    def run(self, batches: np.ndarray, noise_at: np.ndarray, lr: np.ndarray, what: int = _step.ALL) -> np.ndarray:
         """One step for each row of ``batches`` (steps, B), with the learning rates ``lr``; returns the reports.
 
         Columns are those of :mod:`._drive`. Rates of zero leave the parameters alone.
         """
         report = np.zeros((len(batches), 5))
-        _drive.take_steps(self.buffers, batches, noise_at, np.asarray(lr, np.float64), what, n_parts(), report)
+        _step.take_steps(self.buffers, batches, noise_at, np.asarray(lr, np.float64), what, n_parts(), report)
         return report
 
     def parameters(self) -> dict[str, np.ndarray]:
