@@ -129,8 +129,8 @@ def settings(d: int, n: int) -> Iterator[tuple[str, dict]]:
 
 def trained(X: np.ndarray, seed: int, change: dict) -> tuple[object, np.ndarray]:
     """A fit of all cells but a tenth, and that tenth."""
+    from sparsesc._train_config import default_n_features
     from sparsesc.nn import TrainConfig, train
-    from sparsesc.nn._config import default_n_features
 
     change = dict(change)
     n_features = int(min(default_n_features(*X.shape) * change.pop("width", 1), len(X) // 2))

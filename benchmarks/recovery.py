@@ -27,7 +27,7 @@ import sparsesc as ssc
 from benchmarks._covariate import account, dense_direction, fitted, pearson, ridge
 from benchmarks._keep import Kept
 from benchmarks._machine import machine
-from sparsesc.nn._config import default_k, default_n_features
+from sparsesc._train_config import default_k, default_n_features
 from sparsesc.stats import recovery
 from sparsesc.tl.labels._controls import random_code
 

@@ -52,8 +52,8 @@ def changes() -> Iterator[tuple[str, dict]]:
 
 def fits(parts: list[np.ndarray], X_validation: np.ndarray, change: dict, n_cells: int) -> list:
     """One autoencoder for each of ``parts``, cells of an embedding of ``n_cells``, whose width all have."""
+    from sparsesc._train_config import default_k, default_n_features, default_steps
     from sparsesc.nn import TrainConfig, train
-    from sparsesc.nn._config import default_k, default_n_features, default_steps
 
     d = parts[0].shape[1]
     change = {"init": "kmeans"} | change

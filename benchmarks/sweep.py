@@ -42,7 +42,10 @@ def measure(architecture: str, n: int, steps: int, count: int) -> dict[str, floa
     X, _ = split(simulate(n, SIZE.d))
     shared: dict[str, Any] = {"architecture": architecture, "n_features": SIZE.n_features, "k": SIZE.k}
     shared |= {"batch_size": SIZE.batch_size, "patience": None}
-    config, short = TrainConfig(max_steps=steps, **shared), TrainConfig(max_steps=2, **shared)
+    config, short = (
+        TrainConfig(init="random", max_steps=steps, **shared),
+        TrainConfig(init="random", max_steps=2, **shared),
+    )
 
     def together(config: TrainConfig, count: int) -> None:
         train_many(X, [config] * count, rngs=[np.random.default_rng(i) for i in range(count)])

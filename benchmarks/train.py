@@ -84,8 +84,8 @@ def ours(name: str, path: str, options: dict[str, Any]) -> dict[str, float]:
     data = np.load(path)
     X, V = data["X"], data["V"]
     shared = {name: options[name] for name in ("n_features", "k", "batch_size")} | options["settings"]
-    config = TrainConfig(architecture=name, max_steps=options["steps"], patience=None, **shared)
-    short = TrainConfig(architecture=name, max_steps=2, **shared)
+    config = TrainConfig(init="random", architecture=name, max_steps=options["steps"], patience=None, **shared)
+    short = TrainConfig(init="random", architecture=name, max_steps=2, **shared)
     train(X, short, X_validation=V, rng=np.random.default_rng(0))  # compile
     begun = time.perf_counter()
     sae = train(X, config, rng=np.random.default_rng(0)).sae

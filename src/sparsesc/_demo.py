@@ -120,11 +120,11 @@ def _best_dimension(adata: AnnData, held_out: np.ndarray, names: pd.Series) -> l
     """Held-out AUROC of the clearest dimension of the embedding (either sign) for every label."""
     from sklearn.metrics import roc_auc_score
 
-    X, found = get_rep(adata, USE_REP), adata.obs[LABEL_KEY].astype(str).to_numpy()
+    X, labels = get_rep(adata, USE_REP), adata.obs[LABEL_KEY].astype(str).to_numpy()
     result = []
     for name in names:
-        choosing = np.array([roc_auc_score(found[~held_out] == name, column) for column in X[~held_out].T])
+        choosing = np.array([roc_auc_score(labels[~held_out] == name, column) for column in X[~held_out].T])
         best = int(np.abs(choosing - 0.5).argmax())
-        score = float(roc_auc_score(found[held_out] == name, X[held_out, best]))
+        score = float(roc_auc_score(labels[held_out] == name, X[held_out, best]))
         result.append(score if choosing[best] >= 0.5 else 1 - score)
     return result

@@ -19,7 +19,7 @@ def as_generator(rng: SeedLike | RNGLike | None) -> np.random.Generator:
 
 
 def apart(rng: np.random.Generator) -> np.random.Generator:
-    """A generator with a stream of its own, seeded by ``rng``.
+    """A generator with a separate stream, seeded by ``rng``.
 
     Cells are often simulated from the same small seed that a training gets. Drawn from one stream, the initial
     dictionary would then be the true directions of such a simulation, number by number.
@@ -54,5 +54,5 @@ def several_seeds(rng: int | Sequence[int]) -> list[int]:
 
 
 def describe(rng: SeedLike | RNGLike | None) -> str:
-    """What was asked, as text that survives a file (a Generator has no short description)."""
+    """The rng of a call, as text that survives a file (a Generator has no short description)."""
     return str(rng) if isinstance(rng, int | np.integer) else type(rng).__name__

@@ -121,7 +121,7 @@ class _Steps:
 
 
 def _report(metrics: dict[str, float], clearest: pd.DataFrame, labels: pd.DataFrame, small: dict[str, int]) -> None:
-    """What was found, and what to think of it."""
+    """The results, and how to read them."""
     from ._demo import FEWEST_CELLS, LABEL_KEY
 
     n_validation, n_held_out = int(metrics["n_validation"]), int(labels["n_heldout"].sum())

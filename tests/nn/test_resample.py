@@ -24,7 +24,9 @@ def cells():
 @pytest.fixture(scope="module")
 def trained(cells):
     """A training at a high rate, in which many features die."""
-    config = TrainConfig(architecture="batchtopk", n_features=256, k=6, lr=8e-3, noise=0, tie_strength=0, max_steps=400)
+    config = TrainConfig(
+        init="random", architecture="batchtopk", n_features=256, k=6, lr=8e-3, noise=0, tie_strength=0, max_steps=400
+    )
     return train(cells[:6000], config, rng=np.random.default_rng(0)).sae
 
 
@@ -77,6 +79,7 @@ def test_nothing_to_do(cells, trained):
 
 def test_training_option(cells):
     config = TrainConfig(
+        init="random",
         architecture="batchtopk",
         n_features=256,
         k=6,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sparsesc._train_config import default_k, default_matryoshka_widths, default_n_features
 from sparsesc.nn import ARCHITECTURES, TrainConfig, train
-from sparsesc.nn._config import default_k, default_matryoshka_widths, default_n_features
 from sparsesc.nn._metrics import fit_metrics, fraction_unexplained
 from sparsesc.nn._train import Schedule
 from sparsesc.nn.kernels._processor import half_product
@@ -27,7 +27,7 @@ def sparse_cells():
 
 def fit(cells, name, *, seed=0, **options):
     options = {"n_features": 48, "k": 3, "max_steps": STEPS, "noise": 0.1, "tie_strength": 1.0} | options
-    config = TrainConfig(architecture=name, **options)
+    config = TrainConfig(init="random", architecture=name, **options)
     return train(cells[0], config, X_validation=cells[1], rng=np.random.default_rng(seed))
 
 
@@ -121,7 +121,7 @@ def test_interruption_keeps_the_best_state(sparse_cells):
 
     result = train(
         sparse_cells[0],
-        TrainConfig(n_features=48, k=3, max_steps=STEPS),
+        TrainConfig(init="random", n_features=48, k=3, max_steps=STEPS),
         X_validation=sparse_cells[1],
         rng=np.random.default_rng(0),
         on_epoch=stop,
@@ -190,7 +190,7 @@ def test_default_sparsity_and_prefixes():
     [(50, None, [1 / 12] * 4 + [2 / 3]), (10, None, [1 / 3] * 3), (10, 0.5, [0.25, 0.25, 0.5])],
 )
 def test_weights_of_prefixes(d, asked, expected):
-    config = TrainConfig(n_features=64, k=8, full_width_weight=asked).complete(1000, d)
+    config = TrainConfig(init="random", n_features=64, k=8, full_width_weight=asked).complete(1000, d)
     np.testing.assert_allclose(config.width_weights(), expected)
-    plain = TrainConfig(n_features=64, k=8, architecture="batchtopk").complete(1000, d)
+    plain = TrainConfig(init="random", n_features=64, k=8, architecture="batchtopk").complete(1000, d)
     assert plain.width_weights() == [1]

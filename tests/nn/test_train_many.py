@@ -8,10 +8,10 @@ import pytest
 from sparsesc.nn import TrainConfig, train, train_many
 
 CONFIGS = [
-    TrainConfig(architecture="matryoshka", n_features=48, k=4, max_steps=40),
-    TrainConfig(architecture="topk", n_features=100, k=6, max_steps=40),
-    TrainConfig(architecture="batchtopk", n_features=48, k=3, max_steps=60, whiten=True),
-    TrainConfig(architecture="relu", n_features=48, k=3, max_steps=20),
+    TrainConfig(init="random", architecture="matryoshka", n_features=48, k=4, max_steps=40),
+    TrainConfig(init="random", architecture="topk", n_features=100, k=6, max_steps=40),
+    TrainConfig(init="random", architecture="batchtopk", n_features=48, k=3, max_steps=60, whiten=True),
+    TrainConfig(init="random", architecture="relu", n_features=48, k=3, max_steps=20),
 ]
 
 

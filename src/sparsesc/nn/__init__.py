@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._config import TrainConfig
+from sparsesc._train_config import TrainConfig
+
 from ._sae import SparseAutoencoder
 from ._train import TrainResult, train
 from ._train_many import train_many

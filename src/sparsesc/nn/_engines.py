@@ -21,7 +21,7 @@ from .kernels._workspace import SparseStep
 if TYPE_CHECKING:
     import torch
 
-    from ._config import TrainConfig
+    from sparsesc._train_config import TrainConfig
 
 
 _HALF_ROWS = 512
@@ -78,7 +78,7 @@ class SparseEngine:
             k=config.k,
             batch_size=B,
             by_batch=bool(arch.by_batch),
-            widths=np.array(config.matryoshka_widths),
+            widths=np.array(config.nested_widths),
             weights=config.width_weights(),
             k_aux=min(config.k_aux or 1, n_features),
             aux_weight=config.aux_weight,
@@ -156,7 +156,7 @@ class TorchEngine:
 
         self.arch, self.config = arch, config
         self._dead_after = dead_after
-        widths = config.matryoshka_widths or (config.n_features,)
+        widths = config.nested_widths
         self._prefixes = list(zip(widths, config.width_weights().tolist(), strict=True))
         self._cells = torch.from_numpy(X).to(device)
         self._noise = torch.Generator(device).manual_seed(torch_seed(rng))

@@ -1,4 +1,4 @@
-"""What a fit is worth, as pure functions of cells and their reconstruction."""
+"""How well a code describes cells: pure functions of cells and their reconstruction."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def fit_metrics(sae: SparseAutoencoder, X: np.ndarray) -> dict[str, float]:
     """Metrics of a sparse autoencoder on cells (n, d), in original units.
 
     ``fvu`` and ``explained_variance = 1 - fvu``; ``l0`` active features per cell; ``dead_fraction`` features active in
-    none of these cells; ``cosine`` between centred cells and their centred reconstruction, mean over cells;
+    none of these cells; ``cosine`` between centered cells and their centered reconstruction, mean over cells;
     ``shrinkage`` E|x_hat|^2 / E<x, x_hat> of the same (1 is none, below 1 reconstructions are too short).
     """
     codes = sae.encode(X)
     X_hat = sae.decode(codes)
     fvu = fraction_unexplained(X, X_hat)
-    centre = X.mean(0, dtype=np.float64)
-    a, b = X - centre, X_hat - centre
+    center = X.mean(0, dtype=np.float64)
+    a, b = X - center, X_hat - center
     dot, aa, bb = (np.einsum("ij,ij->i", u, v) for u, v in ((a, b), (a, a), (b, b)))
     lengths = np.sqrt(aa * bb)
     return {

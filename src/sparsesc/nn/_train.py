@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sparsesc._random import apart
+from sparsesc._train_config import TrainConfig
 
-from ._config import TrainConfig
 from ._engines import make_engine
 from ._initialize import initial_parameters
 from ._metrics import fraction_unexplained
@@ -24,12 +25,30 @@ HISTORY_COLUMNS = ("epoch", "train_fvu", "validation_fvu", "l0", "dead_fraction"
 
 _MONITORED = 2048  # validation cells looked at after each epoch
 _TOLERANCE = 1e-4  # of the best validation FVU: less is no improvement
-_TOO_DENSE = 1.2  # times k: a state of a penalised code above this is not judged by its FVU
+# The start limits the threads of products, for the whole process: one at a time, or trainings side by side would differ
+# in their last bits from trainings alone.
+_STARTING = threading.Lock()
+_TOO_DENSE = 1.2  # times k: a state of a penalized code above this is not judged by its FVU
 
 
 @dataclass
 class TrainResult:
-    """What a training run gives back."""
+    """The result of a training run.
+
+    See Also
+    --------
+    sparsesc.nn.train : Train one autoencoder.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsesc as ssc
+    >>> X = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    >>> config = ssc.nn.TrainConfig(n_features=16, k=2, max_steps=20)
+    >>> result = ssc.nn.train(X, config, rng=np.random.default_rng(0))
+    >>> result.n_steps, result.interrupted
+    (20, False)
+    """
 
     sae: SparseAutoencoder
     """In the original units of the embedding."""
@@ -54,7 +73,7 @@ def train(
     device: str = "cpu",
     on_epoch: Callable[[dict[str, float], float], None] | None = None,
 ) -> TrainResult:
-    """Fit a sparse autoencoder to cells.
+    """Fit a sparse autoencoder to an array of cells.
 
     Parameters
     ----------
@@ -80,12 +99,26 @@ def train(
     ------
     ValueError
         If all cells are the same point.
+
+    See Also
+    --------
+    sparsesc.tl.fit_sae : The same on an AnnData.
+    sparsesc.nn.train_many : Many trainings at once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsesc as ssc
+    >>> X = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    >>> config = ssc.nn.TrainConfig(n_features=16, k=2, max_steps=20)
+    >>> ssc.nn.train(X, config, rng=np.random.default_rng(0)).sae.encode(X).shape
+    (200, 16)
     """
-    return fit(standardise(X, X_validation, whiten=config.whiten), config, rng=rng, device=device, on_epoch=on_epoch)
+    return fit(standardize(X, X_validation, whiten=config.whiten), config, rng=rng, device=device, on_epoch=on_epoch)
 
 
-class Cells(NamedTuple):
-    """What a training sees, in standardised units."""
+class TrainingCells(NamedTuple):
+    """What a training sees, in standardized units."""
 
     training: np.ndarray
     monitored: np.ndarray | None
@@ -93,15 +126,15 @@ class Cells(NamedTuple):
     scaler: Scaler
 
 
-def standardise(X: np.ndarray, X_validation: np.ndarray | None, *, whiten: bool) -> Cells:
+def standardize(X: np.ndarray, X_validation: np.ndarray | None, *, whiten: bool) -> TrainingCells:
     """Cells in the units of the training."""
     scaler = fit_scaler(X, whiten=whiten)
     monitored = None if X_validation is None else scaler.transform(X_validation[:_MONITORED])
-    return Cells(scaler.transform(X), monitored, scaler)
+    return TrainingCells(scaler.transform(X), monitored, scaler)
 
 
 def fit(
-    cells: Cells,
+    cells: TrainingCells,
     config: TrainConfig,
     *,
     rng: np.random.Generator,
@@ -109,7 +142,7 @@ def fit(
     on_epoch: Callable[[dict[str, float], float], None] | None = None,
     stopped: Callable[[], bool] | None = None,
 ) -> TrainResult:
-    """:func:`train` on standardised cells; ``stopped`` says after each epoch whether to end as if interrupted."""
+    """:func:`train` on standardized cells; ``stopped`` says after each epoch whether to end as if interrupted."""
     U, monitored, scaler = cells
     rng = apart(rng)
     config = config.complete(*U.shape)
@@ -129,7 +162,7 @@ def fit(
     try:
         while not schedule.done() and not interrupted:
             begun = time.perf_counter()
-            batches = _batches(len(U), config.batch_size or len(U), rng)
+            batches = _batches(len(U), config.batch_size, rng)
             batches = batches[: schedule.left()]
             engine.run(batches, *schedule.advance(len(batches)))
             train_fvu, l0, dead = engine.drain()
@@ -172,8 +205,8 @@ class Schedule:
     """Learning rate over the steps: linear warm-up, constant, linear decay to zero."""
 
     def __init__(self, config: TrainConfig) -> None:
-        total = config.max_steps or 1
-        self._peak, self.step, self.last_lr = config.lr or 1e-3, 0, 0.0
+        total = config.max_steps
+        self._peak, self.step, self.last_lr = config.lr, 0, 0.0
         self._warmup = max(1, round(config.warmup * total))
         self._decay = max(1, round(config.decay * total))
         self._end = total

@@ -9,8 +9,9 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 import numba as nb
 import numpy as np
 
-from ._config import TrainConfig
-from ._train import Cells, TrainResult, fit, standardise
+from sparsesc._train_config import TrainConfig
+
+from ._train import TrainingCells, TrainResult, fit, standardize
 from .architectures import ARCHITECTURES
 from .kernels._processor import NARROW
 from .kernels._threads import one_thread
@@ -23,6 +24,7 @@ def train_many(
     rngs: Sequence[np.random.Generator],
     X_validation: np.ndarray | None = None,
     held_out: Sequence[np.ndarray] | None = None,
+    training: Sequence[np.ndarray] | None = None,
     device: str | Sequence[str] = "cpu",
     on_epoch: Callable[[int, dict[str, float], float], None] | None = None,
 ) -> list[TrainResult | None]:
@@ -30,7 +32,7 @@ def train_many(
 
     A single training keeps all threads busy only part of its time: they wait for each other several times a step. Here
     every training stays on one thread and as many run as there are threads, with one copy of the cells for all. Wide
-    embeddings, whose time goes into one large product that uses every thread anyway, penalised codes and other devices
+    embeddings, whose time goes into one large product that uses every thread anyway, penalized codes and other devices
     go one after another.
 
     Parameters
@@ -45,6 +47,8 @@ def train_many(
         Cells that choose the best states.
     held_out
         Instead of `X_validation`: for each training which of the cells `X` it holds out, (n,) bool.
+    training
+        With `held_out`: for each training which of the cells it trains on, (n,) bool. Default: all others.
     device
         ``"cpu"`` or a torch device, one for all or one for each.
     on_epoch
@@ -59,6 +63,21 @@ def train_many(
     ------
     ValueError
         If there are not as many generators as settings, held-out cells do not fit, or all cells are the same point.
+
+    See Also
+    --------
+    sparsesc.nn.train : One training.
+    sparsesc.tl.sweep : The same on an AnnData, with a table of results.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsesc as ssc
+    >>> X = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    >>> configs = [ssc.nn.TrainConfig(n_features=16, k=k, max_steps=20) for k in (1, 2)]
+    >>> results = ssc.nn.train_many(X, configs, rngs=[np.random.default_rng(i) for i in range(2)])
+    >>> [result.sae.n_features for result in results]
+    [16, 16]
     """
     if len(configs) != len(rngs):
         msg = f"Every training needs its own generator: found {len(configs)} settings and {len(rngs)} generators."
@@ -67,16 +86,17 @@ def train_many(
         msg = f"held_out is one mask a training, instead of X_validation: found {len(held_out)} for {len(configs)}."
         raise ValueError(msg)
     devices = [device] * len(configs) if isinstance(device, str) else list(device)
-    shared: dict[bool, Cells] = {}
+    shared: dict[bool, TrainingCells] = {}
     if held_out is None:
-        shared = {c: standardise(X, X_validation, whiten=c) for c in {c.whiten for c in configs}}
+        shared = {c: standardize(X, X_validation, whiten=c) for c in {c.whiten for c in configs}}
     stop = threading.Event()
 
-    def cells(i: int) -> Cells:
+    def cells(i: int) -> TrainingCells:
         if held_out is None:
             return shared[configs[i].whiten]
         aside = held_out[i]
-        return standardise(X[~aside], X[aside] if aside.any() else None, whiten=configs[i].whiten)
+        used = ~aside if training is None else training[i]
+        return standardize(X[used], X[aside] if aside.any() else None, whiten=configs[i].whiten)
 
     def one(i: int) -> TrainResult | None:
         if stop.is_set():

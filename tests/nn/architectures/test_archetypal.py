@@ -24,9 +24,9 @@ def cells():
 
 @pytest.fixture
 def engine(cells):
-    config = TrainConfig(architecture="archetypal", n_features=F, k=K, noise=0.0, tie_strength=0.0).complete(
-        *cells.shape
-    )
+    config = TrainConfig(
+        init="random", architecture="archetypal", n_features=F, k=K, noise=0.0, tie_strength=0.0
+    ).complete(*cells.shape)
     arch, rng = Archetypal(config), np.random.default_rng(0)
     parameters = initial_parameters(cells, F, K, rng)
     parameters |= arch.extra_parameters(parameters, cells)
@@ -90,7 +90,7 @@ def test_rows_stay_near_mixtures_of_centres(engine):
 
 def test_after_training_it_is_an_ordinary_autoencoder(cells, tmp_path):
     def fit(name, seed):
-        config = TrainConfig(architecture=name, n_features=F, k=K, max_steps=300)
+        config = TrainConfig(init="random", architecture=name, n_features=F, k=K, max_steps=300)
         rng = np.random.default_rng(seed)
         return train(cells[:540], config, X_validation=cells[540:], rng=rng)
 
@@ -110,7 +110,7 @@ def test_after_training_it_is_an_ordinary_autoencoder(cells, tmp_path):
 
 
 def test_more_features_than_half_of_the_cells(cells):
-    config = TrainConfig(architecture="archetypal", n_features=64, k=K, max_steps=20)
+    config = TrainConfig(init="random", architecture="archetypal", n_features=64, k=K, max_steps=20)
     sae = train(cells[:80], config, rng=np.random.default_rng(0)).sae
     assert sae.n_features == 64
     assert np.isfinite(sae.W_dec).all()

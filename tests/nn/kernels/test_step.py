@@ -139,7 +139,7 @@ def test_decoder_rows_keep_unit_norm_and_clipping_bounds_the_step():
 @pytest.mark.parametrize("name", ["topk", "matryoshka"])
 def test_one_thread_gives_the_same_bits_as_all(name):
     X = np.random.default_rng(0).normal(size=(900, 33)).astype(np.float32)
-    config = TrainConfig(architecture=name, n_features=100, k=4, max_steps=60)
+    config = TrainConfig(init="random", architecture=name, n_features=100, k=4, max_steps=60)
     alone, together = [], []
     for results, where in ((together, nullcontext()), (alone, one_thread())):
         with where:
@@ -154,7 +154,9 @@ def test_both_engines_take_the_same_steps(name):
     X = rng.normal(size=(600, 12)).astype(np.float32)
     decoder = rng.normal(size=(48, 12)).astype(np.float32)
     decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
-    config = TrainConfig(architecture=name, n_features=48, k=4, batch_size=200, noise=0.0).complete(600, 12)
+    config = TrainConfig(init="random", architecture=name, n_features=48, k=4, batch_size=200, noise=0.0).complete(
+        600, 12
+    )
     start = {"E": 0.5 * decoder, "D": decoder, "b_enc": np.zeros(48, np.float32), "b_dec": np.zeros(12, np.float32)}
     arch = ARCHITECTURES[name](config)
     engines = [

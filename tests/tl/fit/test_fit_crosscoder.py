@@ -282,7 +282,7 @@ def test_the_seed_decides(_fitted):
         ({"use_reps": ["X_a", "X_b"], "alpha": 0}, ValueError, "alpha must lie between 0 and 1"),
         ({"use_reps": ["X_a", "X_b"], "n_controls": -1}, ValueError, "n_controls must be a whole number"),
         ({"use_reps": ["X_a", "X_constant"]}, ValueError, "'X_constant' is constant"),
-        ({"use_reps": ["X_a", "X_b"], "batch_key": "donor"}, KeyError, "Did not find adata.obs\\['donor'\\]"),
+        ({"use_reps": ["X_a", "X_b"], "validation_groups": "donor"}, KeyError, "Did not find adata.obs\\['donor'\\]"),
     ],
 )
 def test_bad_options(options, error, message):

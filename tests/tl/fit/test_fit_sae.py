@@ -8,8 +8,8 @@ from mudata import MuData
 from scipy import sparse
 
 import sparsesc as ssc
-from sparsesc.tl.fit._fit_sae import held_out_cells
-from sparsesc.tl.fit._settings import restored_config
+from sparsesc._train_config import TrainConfig
+from sparsesc.tl.fit._fit import held_out_cells
 
 QUICK = {"use_rep": "X_pca", "n_features": 48, "k": 4, "max_steps": 60, "progress_bar": False}
 
@@ -189,9 +189,10 @@ def test_the_start_is_an_option_and_stored(pbmc68k):
     assert alike["kmeans"] > 0.9
     assert abs(alike["random"]) < 0.2
     ssc.tl.fit_sae(pbmc68k, **QUICK)
-    assert restored_config(pbmc68k.uns["sae"]["params"]).init == pbmc68k.uns["sae"]["params"]["init"]
+    assert TrainConfig.restored(pbmc68k.uns["sae"]["params"]).init == pbmc68k.uns["sae"]["params"]["init"]
     before = {name: value for name, value in pbmc68k.uns["sae"]["params"].items() if name != "init"}
-    assert restored_config(before).init == "random"  # as all were, before it was stored
+    with pytest.raises(KeyError, match="init"):
+        TrainConfig.restored(before)
 
 
 def test_auto_is_the_default(pbmc68k):
@@ -203,14 +204,11 @@ def test_auto_is_the_default(pbmc68k):
 def test_the_weight_of_prefixes_is_stored_and_read_back(pbmc68k):
     ssc.tl.fit_sae(pbmc68k, **(QUICK | {"full_width_weight": 0.4}))
     params = pbmc68k.uns["sae"]["params"]
-    assert restored_config(params).full_width_weight == params["full_width_weight"] == 0.4
-    # Stored before there was a choice: all matryoshka_widths had the same weight.
-    earlier = {name: value for name, value in params.items() if name != "full_width_weight"}
-    assert restored_config(earlier).full_width_weight == 1 / len(params["matryoshka_widths"])
+    assert TrainConfig.restored(params).full_width_weight == params["full_width_weight"] == 0.4
 
 
 def test_validation_by_group(pbmc68k):
-    ssc.tl.fit_sae(pbmc68k, batch_key="phase", **QUICK)
+    ssc.tl.fit_sae(pbmc68k, validation_groups="phase", **QUICK)
     inside = pbmc68k.obs["phase"][pbmc68k.uns["sae"]["validation_obs"]]
     outside = pbmc68k.obs["phase"].drop(inside.index)
     assert len(inside) >= 70
@@ -284,7 +282,7 @@ def taken_obsm(adata):
         (None, {"n_features": 2.5}, ValueError, "n_features must be a whole number"),
         (None, {"architecture": "transformer"}, ValueError, "Unknown architecture: 'transformer'. Choose one of"),
         (None, {"matryoshka_widths": [8, 4, 48]}, ValueError, "matryoshka_widths must ascend"),
-        (None, {"architecture": "topk", "matryoshka_widths": [48]}, ValueError, "belong to architecture 'matryoshka'"),
+        (None, {"architecture": "topk", "matryoshka_widths": [48]}, ValueError, "belongs to architecture 'matryoshka'"),
         (
             None,
             {"full_width_weight": 1.5},
@@ -300,7 +298,7 @@ def taken_obsm(adata):
         (None, {"k": "few"}, ValueError, "k must be a whole number of at least 1, found 'few'"),
         (None, {"noise": -1}, ValueError, "noise must be a non-negative number"),
         (None, {"validation": 0.9}, ValueError, "between 0 and 0.5"),
-        (None, {"batch_key": "nope"}, KeyError, r"Did not find adata.obs\['nope'\]. Available"),
+        (None, {"validation_groups": "nope"}, KeyError, r"Did not find adata.obs\['nope'\]. Available"),
         (None, {"device": "abacus"}, ValueError, "device='abacus' cannot be used here"),
         (None, {"init": "zeros"}, ValueError, "Unknown init: 'zeros'. Choose one of"),
         (None, {"precision": "int4"}, ValueError, "Unknown precision"),
@@ -323,7 +321,7 @@ def test_bad_input_is_refused_before_anything_is_written(pbmc68k, spoil, options
 def test_one_group_is_refused(pbmc68k):
     pbmc68k.obs["one"] = "a"
     with pytest.raises(ValueError, match="at least two of them"):
-        ssc.tl.fit_sae(pbmc68k, batch_key="one", **QUICK)
+        ssc.tl.fit_sae(pbmc68k, validation_groups="one", **QUICK)
 
 
 def test_too_few_cells(pbmc68k):

@@ -54,7 +54,7 @@ def test_columns_and_summary(fitted):
     np.testing.assert_array_equal(found["pairs"], found["pairs"].T)
     assert found["fits"]["fvu"].iloc[0] == pytest.approx(slot["metrics"]["fvu"])
     assert np.ptp(found["fits"]["fvu"]) < 0.1
-    assert found["params"]["subsample"] == 1.0
+    assert slot["params"]["stability"]["subsample"] == 1.0
 
 
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
@@ -123,7 +123,7 @@ def test_other_cells(fitted):
     ):
         ssc.tl.stability(fitted[:300].copy())
     ssc.tl.apply_sae(fitted, fitted, key_added="applied")
-    with pytest.raises(ValueError, match=r"'applied' was not fitted here: its settings are not known \('k'"):
+    with pytest.raises(ValueError, match=r"'applied' was not fitted here: its settings are not known \('objective'"):
         ssc.tl.stability(fitted, key="applied")
 
 

@@ -69,12 +69,22 @@ def test_a_default_beside_its_own_value_is_fitted_once(cells):
     assert found[["n_features", "k"]].to_numpy().tolist() == [[128, 17]]
 
 
-@pytest.mark.parametrize("settings", [{"whiten": True}, {"validation": 0.0}, {"batch_key": "phase"}], ids=str)
+@pytest.mark.parametrize("settings", [{"whiten": True}, {"validation": 0.0}, {"validation_groups": "phase"}], ids=str)
 def test_other_settings_reach_the_fits(cells, settings):
     found = ssc.tl.sweep(cells, k=[4, 5], n_features=32, models=True, **settings, **SETTINGS)
     alone = ssc.tl.fit_sae(cells, k=5, n_features=32, copy=True, **settings, **SETTINGS)
     np.testing.assert_array_equal(found["model"][1].W_dec, alone.uns["sae"]["weights"]["W_dec"])
     assert found["fvu"][1] == alone.uns["sae"]["metrics"]["fvu"]
+
+
+def test_any_option_can_vary(cells):
+    swept = ssc.tl.sweep(cells, noise=[0.0, 0.6], n_features=32, k=4, matryoshka_widths=[[8, 32], [16, 32]], **SETTINGS)
+    assert swept[["noise", "matryoshka_widths"]].to_numpy().tolist() == [
+        [0.0, (8, 32)], [0.0, (16, 32)], [0.6, (8, 32)], [0.6, (16, 32)]
+    ]  # fmt: skip
+    assert swept["fvu"].nunique() == 4
+    one = ssc.tl.sweep(cells, n_features=32, k=4, matryoshka_widths=[8, 32], noise=0.0, **SETTINGS)
+    assert one["fvu"].tolist() == swept["fvu"].tolist()[:1]
 
 
 def test_impossible_combinations_stop_everything(cells, monkeypatch):

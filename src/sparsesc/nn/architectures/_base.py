@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from sparsesc.nn._config import TrainConfig
+    from sparsesc._train_config import TrainConfig
 
     Parameters = dict[str, torch.Tensor]
 

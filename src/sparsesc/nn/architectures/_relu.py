@@ -9,7 +9,7 @@ from ._base import Architecture, Code, SteeredPenalty
 if TYPE_CHECKING:
     import torch
 
-    from sparsesc.nn._config import TrainConfig
+    from sparsesc._train_config import TrainConfig
 
     from ._base import Parameters
 

@@ -38,7 +38,7 @@ def apply_sae(
     min_cells: int = 10,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Encode new cells (the query) with an existing sparse autoencoder, and compare them with the cells it came from.
+    r"""Encode new cells (the query) with an existing sparse autoencoder, and compare them with the cells it came from.
 
     Parameters
     ----------
@@ -110,8 +110,20 @@ def apply_sae(
     reference's held-out cells, or 5 % more than 99 %, and more than the draw of cells explains), when its residuals are
     smaller than the reference's (``embedded_differently``), and when the features explain none of its variance.
 
+    See Also
+    --------
+    sparsesc.tl.fit_sae : Fit the autoencoder.
+    sparsesc.get.drift : What differs between the new cells and those of the fit.
+    sparsesc.tl.differential_features : Compare conditions within one study.
+
     Notes
     -----
+    A feature that is active in a share :math:`p_q` of the new cells and :math:`p_r` of the reference drifts by
+
+    .. math::
+
+        h = 2 \arcsin \sqrt{p_q} - 2 \arcsin \sqrt{p_r} .
+
     A PCA computed anew on the new cells is another space, even with the same number of dimensions: its codes would
     mean nothing. A low explained variance is the sign of it.
 
@@ -137,6 +149,17 @@ def apply_sae(
     40:121. Dann et al. (2023), Precise identification of cell states altered in disease using healthy single-cell
     references, Nature Genetics 55:1998 (why controls matter). Bates et al. (2023), Testing for outliers with conformal
     p-values, Annals of Statistics 51:149. Cohen (1988), Statistical Power Analysis for the Behavioral Sciences.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> query = adata[adata.obs["bulk_labels"] == "CD19+ B"].copy()
+    >>> ssc.tl.apply_sae(query, adata)
+    >>> query.obsm["X_sae"].shape[0] == query.n_obs
+    True
     """
     from sparsesc.nn._metrics import fit_metrics
 

@@ -24,7 +24,7 @@ class Source(NamedTuple):
 
     name: str
     modality: str
-    """Of a MuData; empty: the object's own ``obsm``."""
+    """Of a MuData; empty: ``obsm`` of the object itself."""
     use_rep: str
 
     def read(self, adata: AnnData | MuData) -> np.ndarray:
@@ -60,7 +60,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Blocks:
-    """Embeddings with the units in which they are joined: centred, and each of total variance 1."""
+    """Embeddings with the units in which they are joined: centered, and each of total variance 1."""
 
     sources: list[Source]
     n_dimensions: np.ndarray
@@ -113,7 +113,7 @@ class Blocks:
 
 
 def find_sources(adata: AnnData | MuData, use_reps: Mapping[str, str] | Sequence[str]) -> list[Source]:
-    """Which embeddings are asked for: entries of ``obsm``, or of the modalities that a mapping names.
+    """Which embeddings to join: entries of ``obsm``, or of the modalities that a mapping names.
 
     Raises
     ------
@@ -125,16 +125,16 @@ def find_sources(adata: AnnData | MuData, use_reps: Mapping[str, str] | Sequence
     if isinstance(use_reps, str) or not isinstance(use_reps, Mapping | Sequence):
         msg = f"use_reps must name embeddings, as ['X_pca', 'X_scVI'] or {{'rna': 'X_pca', ...}}, found {use_reps!r}."
         raise TypeError(msg)
-    asked = dict(use_reps) if isinstance(use_reps, Mapping) else {name: name for name in use_reps}
-    for name in [*asked, *asked.values()]:
+    reps = dict(use_reps) if isinstance(use_reps, Mapping) else {name: name for name in use_reps}
+    for name in [*reps, *reps.values()]:
         if not isinstance(name, str) or not name or "/" in name:
             msg = f"Names in use_reps must be non-empty strings without '/', found {name!r}."
             raise ValueError(msg)
     modalities = getattr(adata, "mod", {})
-    sources = [Source(name, name if name in modalities else "", rep) for name, rep in asked.items()]
+    sources = [Source(name, name if name in modalities else "", rep) for name, rep in reps.items()]
     if len({source[1:] for source in sources}) < max(2, len(use_reps)):
         msg = (
-            f"use_reps must name at least two different embeddings, found {listing(asked.values())}. For one, "
+            f"use_reps must name at least two different embeddings, found {listing(reps.values())}. For one, "
             "use ssc.tl.fit_sae."
         )
         raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""What a crosscoder's features are to each embedding, on cells that the fit did not see, as tables."""
+"""Tables of what the features of a crosscoder are to each embedding, on cells that the fit did not see."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def linear_cross(X: np.ndarray, unseen: np.ndarray, source: slice, target: slice
     from sparsesc.nn._metrics import fraction_unexplained
 
     model = RidgeCV(alphas=np.logspace(-3, 3, 13)).fit(X[~unseen, source], X[~unseen, target])
-    found = model.predict(X[unseen, source]).reshape(int(unseen.sum()), -1)
-    return fraction_unexplained(X[unseen, target], found)
+    predicted = model.predict(X[unseen, source]).reshape(int(unseen.sum()), -1)
+    return fraction_unexplained(X[unseen, target], predicted)
 
 
 def shuffle_pairing(X: np.ndarray, columns: list[slice], unseen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -108,15 +108,15 @@ def _features(
 
 
 def _cross(sae: SparseAutoencoder, X: np.ndarray, unseen: np.ndarray, rule: Rule) -> pd.DataFrame:
-    """How well each embedding is told from each other one alone: FVU on unseen cells, passes chosen on the others."""
+    """How well each embedding is predicted from each other one: FVU on unseen cells, passes chosen on the others."""
     from sparsesc.nn._crosscoder import best_passes, block_fvu, complete
 
     rows = []
     for i, given in enumerate(rule.columns):
         targets = [j for j in range(len(rule.columns)) if j != i]
         n_passes = best_passes(sae, X[~unseen], given, [rule.columns[j] for j in targets])
-        found = block_fvu(X[unseen], complete(sae, X[unseen], given, n_passes)[-1], rule.columns)
+        fvu = block_fvu(X[unseen], complete(sae, X[unseen], given, n_passes)[-1], rule.columns)
         rows += [
-            {"source": rule.names[i], "target": rule.names[j], "fvu": found[j], "n_passes": n_passes} for j in targets
+            {"source": rule.names[i], "target": rule.names[j], "fvu": fvu[j], "n_passes": n_passes} for j in targets
         ]
     return pd.DataFrame(rows)

@@ -82,10 +82,10 @@ def drift_table(
         ours, theirs = samples
         n_cells = np.concatenate([theirs.n_cells, ours.n_cells])
         in_query = np.arange(len(n_cells)) >= len(theirs.n_cells)
-        found = share_contrast(np.concatenate([theirs.n_active, ours.n_active]), n_cells, in_query)
-        table["pval"] = np.exp(found.log_p)
+        test = share_contrast(np.concatenate([theirs.n_active, ours.n_active]), n_cells, in_query)
+        table["pval"] = np.exp(test.log_p)
         table["padj"] = benjamini_hochberg(table["pval"])
-        table |= {"drift_samples": found.effect, "se": found.se}
+        table |= {"drift_samples": test.effect, "se": test.se}
     order = np.lexsort((-np.nan_to_num(np.abs(table["drift"]), nan=-1.0), np.nan_to_num(table["pval"], nan=2.0)))
     return pd.DataFrame(table)[[*_keys.DRIFT_COLUMNS, *list(table)[len(_keys.DRIFT_COLUMNS) :]]].iloc[order]
 

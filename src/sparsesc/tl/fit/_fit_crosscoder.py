@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from sparsesc._logging import info, progress, warning
 from sparsesc._random import RNGLike, SeedLike, as_generator, describe
+from sparsesc._train_config import TrainConfig
+from sparsesc._values import check_share
 from sparsesc.door import _keys
 from sparsesc.door._checks import check_adata, check_key_free, writable
 from sparsesc.door._slots import write_sae
 
 from ._blocks import Blocks, find_sources, join_blocks
 from ._crosscoder_tables import SHARED, Reading, Rule, linear_cross, read_crosscoder, shuffle_pairing
-from ._fit_sae import fit_sae
-from ._settings import restored_config
+from ._fit import Fit, fit_cells, held_out_cells
+from ._fit_sae import report_fit
+from ._options import training_options
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,39 +30,28 @@ if TYPE_CHECKING:
     from sparsesc.nn import SparseAutoencoder
 
 
+@training_options(after="use_reps", short=True)
 def fit_crosscoder(
     adata: AnnData | MuData,
     *,
     use_reps: Mapping[str, str] | Sequence[str],
-    architecture: str = "matryoshka",
-    n_features: int | Literal["auto"] | None = None,
-    k: int | Literal["auto"] | None = None,
-    matryoshka_widths: Sequence[int] | None = None,
-    full_width_weight: float | None = None,
-    penalty: float | None = None,
-    noise: float = 0.6,
-    tie_strength: float = 15.0,
-    resample_dead: bool = False,
     min_share: float = 0.1,
     alpha: float = 0.05,
     n_controls: int = 1,
-    batch_key: str | None = None,
+    validation_groups: str | None = None,
     validation: float = 0.1,
-    max_steps: int | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
-    patience: int | None = 50,
-    precision: str = "auto",
     device: str = "auto",
     rng: SeedLike | RNGLike | None = 0,
     key_added: str = "sae",
     progress_bar: bool | None = None,
     copy: bool = False,
+    **options: Any,
 ) -> AnnData | MuData | None:
-    """Turn several embeddings of the same cells into one set of sparse features, and say which of them they share.
+    r"""Turn several embeddings of the same cells into one set of sparse features, and say which of them they share.
 
-    Embeddings are centred, scaled to the same total variance and put side by side; a sparse autoencoder is fitted to
-    that (:func:`fit_sae`). A feature has one activation in a cell, and a direction in every embedding.
+    Embeddings are centered, scaled to the same total variance and put side by side; a sparse autoencoder is fitted to
+    that (:func:`fit_sae`; d is the sum of their dimensions). A feature has one activation in a cell, and a direction in
+    every embedding.
 
     Parameters
     ----------
@@ -67,8 +60,7 @@ def fit_crosscoder(
     use_reps
         Entries of ``obsm``, ``["X_pca", "X_scVI"]``; or names for them, ``{"rna": "X_pca", "protein": "X_protein"}``.
         In a MuData a name that is a modality's means its ``obsm``: ``{"rna": "X_pca", "prot": "X_pca"}``.
-    architecture, n_features, k, matryoshka_widths, full_width_weight, penalty, noise, tie_strength, resample_dead
-        As in :func:`fit_sae`, for all embeddings together: d is the sum of their dimensions.
+    {training_options}
     min_share
         A feature can be shared only by embeddings that have at least this share of its direction.
     alpha
@@ -76,7 +68,7 @@ def fit_crosscoder(
     n_controls
         Fits to cells whose embeddings were shuffled against each other. 0 leaves out these fits and those to each
         embedding alone.
-    batch_key, validation, max_steps, batch_size, lr, patience, precision, device
+    validation_groups, validation, device
         As in :func:`fit_sae`. Some cells must be held out: what is said of the features is measured on them.
     rng
         Seed or generator.
@@ -93,7 +85,7 @@ def fit_crosscoder(
     autoencoder reads this one, and
 
     ``obsm["X_{key_added}_joint"]``
-        The embeddings side by side, float32, each centred and of total variance 1: what the weights are in the units
+        The embeddings side by side, float32, each centered and of total variance 1: what the weights are in the units
         of, and ``params["use_rep"]``.
     ``uns[key_added]["params"]["blocks"]``
         How it is made: names, modalities, entries of ``obsm`` and dimensions of the embeddings, means and scales.
@@ -126,15 +118,24 @@ def fit_crosscoder(
     TypeError
         If an embedding does not hold numbers, or `use_reps` does not hold names.
 
+    See Also
+    --------
+    sparsesc.tl.fit_sae : Features of one embedding.
+    sparsesc.get.crosscoder : Read the tables.
+    sparsesc.pl.crosscoder : Plot them.
+
     Notes
     -----
+    A feature has the share :math:`\lVert d_{i,b} \rVert^2` of embedding :math:`b`, the squared length of the part of
+    its decoder row (of length 1) that belongs to that embedding.
+
     A direction in two embeddings does not make a feature shared. A sparse code saves features by describing two
     unrelated things by one where both happen to be large in the same cells: fitted to shuffled cells, of which nothing
     can be shared, 60 to 90 % of the features had a tenth of their direction or more in both embeddings (noisy
     simulations, RNA and protein, two halves of the genes). None of them passed the test on held-out cells. What passes
     may still be a batch effect, or the depth of a cell, in both.
 
-    Decoder rows have unit length over all embeddings together, where Lindsey et al. penalise the sum of the lengths in
+    Decoder rows have unit length over all embeddings together, where Lindsey et al. penalize the sum of the lengths in
     each; with a fixed number of active features (BatchTopK, Minder et al.) no penalty is needed.
 
     When not to use it: for one embedding, or when embeddings are functions of each other (a PCA and an scVI latent of
@@ -152,15 +153,14 @@ def fit_crosscoder(
 
     Examples
     --------
-    >>> import scanpy as sc, sparsesc as ssc
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
     >>> adata = sc.datasets.pbmc68k_reduced()
     >>> adata.obsm["X_first"], adata.obsm["X_rest"] = adata.obsm["X_pca"][:, :5], adata.obsm["X_pca"][:, 5:]
     >>> ssc.tl.fit_crosscoder(adata, use_reps=["X_first", "X_rest"], max_steps=100)
+    >>> adata.uns["sae"]["crosscoder"]["counts"]["kind"].tolist()
+    ['shared', 'mixed', 'private']
     """
-    from anndata import AnnData
-
-    from sparsesc.get import sae as stored_sae
-
     check_adata(adata)
     slots = check_key_free(adata, key_added)
     _check_options(min_share, alpha, n_controls, validation)
@@ -169,91 +169,61 @@ def fit_crosscoder(
         msg = f"key_added={key_added!r} would overwrite adata.obsm[{slots.joint!r}]. Choose another key_added."
         raise ValueError(msg)
     blocks, X = join_blocks(adata, find_sources(adata, use_reps))
+    config = TrainConfig.of(options).sized(*X.shape)
     generator = as_generator(rng)
+    unseen = held_out_cells(adata, len(X), validation, validation_groups, generator)
+    with progress(total=100, desc="Fitting features", enabled=progress_bar) as bar:
 
-    # The cells alone, so that an error leaves adata as it is.
-    cells = AnnData(obs=adata.obs.copy())
-    cells.obsm[slots.joint] = X
-    fit_sae(
-        cells,
-        use_rep=slots.joint,
-        architecture=architecture,
-        n_features=n_features,
-        k=k,
-        matryoshka_widths=matryoshka_widths,
-        full_width_weight=full_width_weight,
-        penalty=penalty,
-        noise=noise,
-        tie_strength=tie_strength,
-        resample_dead=resample_dead,
-        batch_key=batch_key,
-        validation=validation,
-        max_steps=max_steps,
-        batch_size=batch_size,
-        lr=lr,
-        patience=patience,
-        precision=precision,
-        device=device,
-        rng=generator,
-        key_added=key_added,
-        progress_bar=progress_bar,
-    )
-    entry, sae = cells.uns[key_added], stored_sae(cells, key_added)
-    params = entry[_keys.PARAMS]
-    unseen = np.asarray(cells.obs_names.isin(entry[_keys.VALIDATION]))
+        def on_epoch(row: dict[str, float], share: float) -> None:
+            bar.update(int(100 * share) - bar.n)
+
+        fit = fit_cells(X, config, unseen, generator, device=device, on_epoch=on_epoch)
+    report_fit(fit, key_added, slots.joint)
     rule = Rule(blocks.names, blocks.columns, float(min_share), float(alpha))
-    found = read_crosscoder(sae, X, unseen, rule)
+    reading = read_crosscoder(fit.sae, X, unseen, rule)
     alone: list[dict[str, float]] = []
     shuffled: list[Reading] = []
-    if n_controls and not bool(params["interrupted"]):
-        alone, shuffled = _controls(X, unseen, rule, cells, key_added, n_controls, generator, progress_bar)
-    adata = writable(adata, copy=copy)
+    if n_controls and not fit.interrupted:
+        alone, shuffled = _controls(X, fit, rule, n_controls, generator, progress_bar)
 
+    params = {"use_rep": slots.joint, "validation": float(validation), "validation_groups": validation_groups}
+    params |= {"min_share": rule.min_share, "alpha": rule.alpha, "n_controls": n_controls, "rng": describe(rng)}
+    entry = fit.entry(key_added, X, adata.obs_names, params | {_keys.BLOCKS: blocks.stored()})
     features = entry[_keys.FEATURES]
-    entry[_keys.FEATURES] = features.join(found.features.set_index(features.index))
-    entry[_keys.CROSSCODER] = _summary(blocks, X, unseen, rule, found, alone, shuffled)
-    asked = {"min_share": rule.min_share, "alpha": rule.alpha, "n_controls": n_controls, "rng": describe(rng)}
-    entry[_keys.PARAMS] = params | asked | {_keys.BLOCKS: blocks.stored()}
-    write_sae(adata, slots, cells.obsm[slots.codes], entry)
+    entry[_keys.FEATURES] = features.join(reading.features.set_index(features.index))
+    entry[_keys.CROSSCODER] = _summary(blocks, X, unseen, rule, reading, alone, shuffled)
+    adata = writable(adata, copy=copy)
+    write_sae(adata, slots, fit.codes, entry)
     adata.obsm[slots.joint] = X
     _report(entry[_keys.CROSSCODER], n_controls=len(shuffled))
     return adata if copy else None
 
 
 def _controls(
-    X: np.ndarray,
-    unseen: np.ndarray,
-    rule: Rule,
-    cells: AnnData,
-    key: str,
-    n_controls: int,
-    rng: np.random.Generator,
-    progress_bar: bool | None,
+    X: np.ndarray, fit: Fit, rule: Rule, n_controls: int, rng: np.random.Generator, progress_bar: bool | None
 ) -> tuple[list[dict[str, float]], list[Reading]]:
     """Metrics of an autoencoder for each embedding alone, and crosscoders of shuffled cells, settings as they were."""
-    from sparsesc.nn import train
     from sparsesc.nn._metrics import fit_metrics
 
-    params = cells.uns[key][_keys.PARAMS]
-    config, device = restored_config(params), str(params["device"])
+    unseen, config = fit.held_out, replace(fit.config, k_aux=None)
     alone, shuffled = [], []
     with progress(total=len(rule.columns) + n_controls, desc="Fitting controls", enabled=progress_bar) as bar:
 
-        def fit(cells: np.ndarray) -> SparseAutoencoder:
+        def control(cells: np.ndarray) -> SparseAutoencoder:
             seed = np.random.default_rng(rng.integers(2**63))
-            result = train(cells[~unseen], config, X_validation=cells[unseen], rng=seed, device=device)
-            if result.interrupted:
+            again = fit_cells(cells, config, unseen, seed, device=fit.device)
+            if again.interrupted:
                 raise KeyboardInterrupt
             bar.update()
-            return result.sae
+            return again.sae
 
         try:
             for part in rule.columns:
                 block = np.ascontiguousarray(X[:, part])
-                alone.append(fit_metrics(fit(block), block[unseen]))
+                alone.append(fit_metrics(control(block), block[unseen]))
             for _ in range(n_controls):
                 mixed = shuffle_pairing(X, rule.columns, unseen, rng)
-                shuffled.append(read_crosscoder(fit(mixed), mixed, unseen, rule))
+                shuffled.append(read_crosscoder(control(mixed), mixed, unseen, rule))
         except KeyboardInterrupt:
             warning("Interrupted: controls that were not finished are missing.")
     return alone, shuffled
@@ -264,7 +234,7 @@ def _summary(
     X: np.ndarray,
     unseen: np.ndarray,
     rule: Rule,
-    found: Reading,
+    reading: Reading,
     alone: list[dict[str, float]],
     shuffled: list[Reading],
 ) -> dict[str, Any]:
@@ -275,19 +245,19 @@ def _summary(
 
     embeddings = pd.DataFrame(blocks.sources).rename(columns={"name": "embedding"})
     embeddings["n_dimensions"] = blocks.n_dimensions
-    embeddings["fvu"] = found.fvu
-    embeddings["fvu_shuffled"] = mean([reading.fvu for reading in shuffled], found.fvu)
+    embeddings["fvu"] = reading.fvu
+    embeddings["fvu_shuffled"] = mean([reading.fvu for reading in shuffled], reading.fvu)
     padded = alone + [{}] * (len(embeddings) - len(alone))
     for column, metric in (("fvu_alone", "fvu"), ("l0_alone", "l0"), ("dead_alone", "dead_fraction")):
         embeddings[column] = [metrics.get(metric, np.nan) for metrics in padded]
 
-    cross = found.cross
+    cross = reading.cross
     columns = dict(zip(rule.names, rule.columns, strict=True))
     pairs = zip(cross["source"], cross["target"], strict=True)
     cross["fvu_linear"] = [linear_cross(X, unseen, columns[source], columns[target]) for source, target in pairs]
     cross["fvu_shuffled"] = mean([reading.cross["fvu"].to_numpy() for reading in shuffled], cross["fvu"].to_numpy())
-    kinds = list(found.counts)
-    n = np.array([found.counts[kind] for kind in kinds])
+    kinds = list(reading.counts)
+    n = np.array([reading.counts[kind] for kind in kinds])
     n_shuffled = mean([np.array([reading.counts[kind] for kind in kinds]) for reading in shuffled], n)
     counts = pd.DataFrame({"kind": kinds, "n": n, "n_shuffled": n_shuffled})
     return {"embeddings": embeddings, "cross": cross, "counts": counts}
@@ -297,9 +267,7 @@ def _check_options(min_share: float, alpha: float, n_controls: int, validation: 
     if not 0 < min_share <= 0.5:
         msg = f"min_share must be a share between 0 and 0.5, found {min_share!r}."
         raise ValueError(msg)
-    if not 0 < alpha < 1:
-        msg = f"alpha must lie between 0 and 1, found {alpha!r}."
-        raise ValueError(msg)
+    check_share(alpha, name="alpha")
     if isinstance(n_controls, bool) or not isinstance(n_controls, int | np.integer) or n_controls < 0:
         msg = f"n_controls must be a whole number, 0 for none, found {n_controls!r}."
         raise ValueError(msg)

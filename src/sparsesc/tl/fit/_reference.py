@@ -86,7 +86,7 @@ def facts_of(sae: SparseAutoencoder, X: np.ndarray, codes: sparse.csr_matrix, un
 
 
 def reference_of(source: Any, sae: SparseAutoencoder, key: str) -> Reference:
-    """The reference behind an autoencoder: its stored facts, or what can still be found out of its cells."""
+    """The reference behind an autoencoder: its stored facts, or what its cells still tell."""
     if type(source).__name__ not in ("AnnData", "MuData"):
         return _known(sae.metadata.get(_keys.REFERENCE, {}))
     slot = source.uns[key]

@@ -41,7 +41,7 @@ def control_representations(
 
 def random_sizes(X: np.ndarray, codes: Mapping[str, sparse.csr_matrix]) -> list[tuple[str, int, int]]:
     """Name, width and active features of each random code: those of the codes, or the defaults where there is none."""
-    from sparsesc.nn._config import default_k, default_n_features
+    from sparsesc._train_config import default_k, default_n_features
 
     sizes: dict[tuple[int, int], str] = {}
     for name, code in codes.items():
