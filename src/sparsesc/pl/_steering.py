@@ -247,7 +247,7 @@ def _draw_genes(ax: Axes, effects: pd.DataFrame) -> None:
     if "control_sd" in effects:
         band = 2 * effects["control_sd"].to_numpy()
         ax.barh(y, 2 * band, left=-band, height=0.8, color=_style.SILENT)
-        ax.set_title("grey: random controls ± 2 sd", size="small", color=_style.MUTED)
+        ax.set_title("gray: random controls ± 2 sd", size="small", color=_style.MUTED)
     logfc = effects["logfc"].to_numpy()
     colors = np.where(logfc > 0, _style.BLUE, _style.ORANGE)
     ax.hlines(y, logfc - effects["sd"], logfc + effects["sd"], color=colors, linewidth=1)

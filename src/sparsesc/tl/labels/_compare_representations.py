@@ -160,8 +160,9 @@ def compare_representations(
     wanted = as_list(controls)
     for name in wanted:
         check_choice(name, CONTROLS, name="control")
-    if n_permutations != 0:
-        check_positive_int(n_permutations, name="n_permutations")
+    if isinstance(n_permutations, bool) or not isinstance(n_permutations, int | np.integer) or n_permutations < 0:
+        msg = f"n_permutations must be a whole number of at least 0, found {n_permutations!r}."
+        raise ValueError(msg)
     if n_components is not None:
         check_positive_int(n_components, name="n_components")
     for value, name in ((holdout, "holdout"), (min_r, "min_r"), (duplicates, "duplicates")):
