@@ -110,7 +110,7 @@ def study(name: str, options: argparse.Namespace) -> Iterator[pd.DataFrame]:
                     # every rule of a seed with the same labels is judged by the same cells
                     ssc.tl.suppress_features(adata, batch_key=BATCH, rng=seed, progress_bar=False, **asked)
                     scores = ssc.get.suppression(adata, "transfer")
-                    n = adata.uns["sae"]["suppression"]["params"]["n_suppressed"]
+                    n = adata.uns["sae"]["params"]["suppress_features"]["n_suppressed"]
                     parts.append(scores.assign(rule=rule, n_suppressed=n, **place))
                 print(f"{place}: {time.perf_counter() - begun:.0f} s", flush=True)
                 yield pd.concat(parts, ignore_index=True)

@@ -38,6 +38,17 @@ ARRAYS_ONLY = {
     "nn": {"anndata", "mudata", "scanpy", "scvi", "decoupler"},
 }
 
+# Plots draw what `tl` has stored: they import nothing that computes.
+COMPUTES = {"sparsesc.stats", "sparsesc.tl", "sparsesc.nn", "sparsesc.studies", "scipy", "sklearn"}
+# (plot, import): the need of the drawing that it serves.
+DRAWING = {
+    (
+        "pl/_similarity.py",
+        "scipy.cluster.hierarchy",
+    ): "order of the leaves of a tree: similar rows side by side",
+    ("pl/_similarity.py", "scipy.spatial.distance"): "the distances of that tree",
+}
+
 # (importing file, imported part): why it may look sideways.
 SIDEWAYS: dict[tuple[str, str], str] = {}
 
@@ -112,6 +123,19 @@ def test_no_room_holds_more_than_a_fifth_of_the_lines():
     assert lines[largest] <= sum(lines.values()) / 5, f"{largest} holds {lines[largest]} lines"
 
 
+def computing_imports(path: str) -> set[str]:
+    """Modules that a plot imports and that compute; a name imported from one of them stands for its module."""
+    hits = {module for module in imports(path) if any(f"{module}.".startswith(f"{part}.") for part in COMPUTES)}
+    return {module for module in hits if module.rpartition(".")[0] not in hits}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.startswith("pl/")])
+def test_plots_compute_nothing(path):
+    assert {module for module in computing_imports(path) if (path, module) not in DRAWING} == set()
+
+
 def test_exceptions_are_in_use():
+    for path, module in DRAWING:
+        assert module in computing_imports(path)
     for path, part in SIDEWAYS:
         assert part in {part_of(module) for module in imports(path)}

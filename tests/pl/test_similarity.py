@@ -42,6 +42,28 @@ def test_other_metric_and_features_asked_for(adata):
     assert (ax.collections[0].norm.vmin, ax.collections[0].norm.vmax) == (-0.5, 0.5)
 
 
+def test_pairs_that_no_table_has_stay_blank(adata, monkeypatch):
+    monkeypatch.setattr("sparsesc.tl.labels._feature_similarity.MATRIX_SIZE", 6)
+    ssc.tl.feature_similarity(adata, n_neighbors=1)
+    matrix, table = adata.uns["sae"]["similarity_matrix"], adata.uns["sae"]["similarity"]
+    assert matrix["values"].shape == (6, 6)
+    assert {"sae_3", "sae_60", "sae_61"} <= set(matrix["features"])
+    pair = table[~table["feature"].isin(matrix["features"])].iloc[0]
+    names = [pair["feature"], pair["neighbor"], *matrix["features"][:2]]
+    ax = ssc.pl.similarity(adata, names, show=False)
+    shown = [t.get_text() for t in ax.get_yticklabels()]
+    drawn = np.ma.filled(ax.collections[0].get_array(), np.nan)
+    place = {name: shown.index(name) for name in shown}
+    assert drawn[place[pair["feature"]], place[pair["neighbor"]]] == pair["score"]
+    assert drawn[place[pair["neighbor"]], place[pair["feature"]]] == pair["score"]
+    one, two = (place[name] for name in matrix["features"][:2])
+    assert drawn[one, two] == matrix["values"][0, 1]
+    listed = set(map(tuple, table[["feature", "neighbor"]].astype(str).to_numpy()))
+    for other in matrix["features"][:2]:
+        if (pair["feature"], other) not in listed and (other, pair["feature"]) not in listed:
+            assert np.isnan(drawn[place[pair["feature"]], place[other]])
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

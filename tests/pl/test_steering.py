@@ -46,7 +46,7 @@ def test_panels_show_the_tables(steered):
 def test_cells_that_do_not_move_have_no_arrow(steered):
     quiver = [c for c in ssc.pl.steering(steered, show=False)["embedding"].collections if hasattr(c, "U")]
     assert np.hypot(quiver[0].U, quiver[0].V).max() > 1
-    steered.obsm["X_pca_steered"] = steered.obsm["X_pca"].copy()
+    ssc.tl.steer(steered, {"sae_1": 1.0}, mode="scale", n_controls=1, doses=[])
     quiver = [c for c in ssc.pl.steering(steered, show=False)["embedding"].collections if hasattr(c, "U")]
     assert not quiver
 
@@ -57,6 +57,24 @@ def test_without_groups_and_decoder_two_panels_are_left(steered):
     ssc.tl.steer(steered, {"sae_1": 3.0}, n_controls=1, doses=[])
     assert list(ssc.pl.steering(steered, show=False)) == ["embedding", "distance"]
     assert list(ssc.pl.steering(steered, basis=None, show=False)) == ["distance"]
+
+
+def test_arrows_lead_to_the_neighbors_of_moved_cells(steered, monkeypatch):
+    monkeypatch.setattr("sparsesc.pl._steering._BINS", 9000)  # one arrow per cell
+    monkeypatch.setattr("sparsesc.pl._steering._LEAST", 1)
+    near = steered.uns["sae"]["steering"]["neighbors"]
+    umap = pd.DataFrame(steered.obsm["X_umap"], index=steered.obs_names)
+    mean = umap.loc[near["neighbor"]].groupby([near["state"].to_numpy(), near["cell"].to_numpy()]).mean()
+    ax = ssc.pl.steering(steered, show=False)["embedding"]
+    quiver = next(c for c in ax.collections if hasattr(c, "U"))
+    np.testing.assert_allclose(np.sort(quiver.X), np.sort(mean.loc["before"][0]), atol=1e-3)
+    ends = np.column_stack([quiver.X + quiver.U, quiver.Y + quiver.V])
+    np.testing.assert_allclose(np.sort(ends, axis=0), np.sort(mean.loc["after"].to_numpy(), axis=0), atol=1e-3)
+    # those that are left of a part of the cells
+    part = steered[(steered.obs["bulk_labels"] != "CD56+ NK").to_numpy()].copy()
+    assert ssc.pl.steering(part, show=False)["embedding"].get_title() == ax.get_title()
+    with pytest.raises(ValueError, match=r"None of the steered cells is in this adata\. Run ssc\.tl\.steer"):
+        ssc.pl.steering(steered[(steered.obs["bulk_labels"] != "Dendritic").to_numpy()].copy(), show=False)
 
 
 def test_what_is_missing_is_named(pbmc68k_code, steered):

@@ -22,7 +22,9 @@ GENES = "genes"
 ENRICHMENT = "enrichment"
 ANNOTATION = "annotation"
 DIFFERENTIAL = "differential"
+DIFFERENTIAL_SAMPLES = "differential_samples"
 SIMILARITY = "similarity"
+SIMILARITY_MATRIX = "similarity_matrix"
 SAME_LABEL = "same_label"
 LOCALITY = "locality"
 ABSORPTION = "absorption"
@@ -112,6 +114,18 @@ DRIFT_COLUMNS = (
     "padj",
 )
 LOCALITY_COLUMNS = ("feature", "category", "mean_in", "mean_out", "statistic", "pval", "padj")
+REPRESENTATION_COLUMNS = (
+    "representation",
+    "label_key",
+    "metric",
+    "value",
+    "null_mean",
+    "null_sd",
+    "pval",
+    "n_features",
+    "n_labels",
+    "n_cells",
+)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
-    from sparsesc.door._pseudobulk import Pseudobulk
-
     from ._utils import Drawn, Save
 
 _CHOSEN = 8
@@ -142,13 +140,17 @@ def differential(
     else:
         shown = table["feature"].drop_duplicates().head(_CHOSEN).tolist() if names is None else names
         shown = [name for name in shown if name in set(table["feature"])]
-        bulk = _pseudobulk(adata, key)
+        slot = check.get_sae_slot(adata, key)
+        samples, paired = slot[_keys.DIFFERENTIAL_SAMPLES], bool(slot[_keys.PARAMS]["differential_features"]["paired"])
+        units, levels = pd.DataFrame(samples["units"]), np.asarray(samples[shown_measure], dtype=np.float64)
         titles = _style.feature_titles(known, shown)
         fig, axes = _utils.panels(len(shown), ncols, _utils.panel_size((2.3 * scale, 2.7 * scale)), ax)
         for axis, name in zip(axes, shown, strict=True):
             best = table[table["feature"] == name].iloc[0]
             chosen = None if condition is None else [str(best["reference"]), condition]
-            _samples(axis, bulk, known.index.astype(str).get_loc(name), shown_measure, best["group"], chosen)
+            here = units.assign(value=levels[:, known.index.astype(str).get_loc(name)])
+            here = here[here["group"].astype(str) == best["group"]]
+            _samples(axis, here, shown_measure, chosen, paired=paired)
             within = "" if best["group"] == "all" else f"{best['group']}, "
             axis.set_title(_style.wrap(titles[name], 28, 2) + f"\n{within}padj {best['padj']:.1g}", size="medium")
     drawn = axes[0] if len(axes) == 1 else axes
@@ -200,35 +202,18 @@ def _label(ax: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:
             )
 
 
-def _pseudobulk(adata: AnnData | MuData, key: str) -> Pseudobulk:
-    """The samples that were tested, as they are now."""
-    from sparsesc.door._pseudobulk import pseudobulk
-
-    asked = check.get_sae_slot(adata, key)[_keys.PARAMS]["differential_features"]
-    bulk = pseudobulk(
-        adata,
-        check.get_codes(adata, key),
-        str(asked["condition_key"]),
-        str(asked["sample_key"]),
-        covariates=[],
-        groupby=str(asked["groupby"]) or None,
-    )
-    kept = bulk.units["n_cells"].to_numpy() >= int(asked["min_cells"])
-    return bulk.take(kept)
-
-
-def _samples(ax: Axes, bulk: Pseudobulk, feature: int, measure: str, group: str, conditions: list[str] | None) -> None:
-    """One point a sample, the mean of each condition as a line."""
-    conditions = bulk.conditions if conditions is None else [c for c in bulk.conditions if c in conditions]
-    here = ((bulk.units["group"] == group) & bulk.units["condition"].isin(conditions)).to_numpy()
-    units = bulk.units[here]
-    values = (bulk.mean if measure == "mean" else bulk.active)[here, feature]
+def _samples(ax: Axes, units: pd.DataFrame, measure: str, conditions: list[str] | None, *, paired: bool) -> None:
+    """One point per sample, the mean of each condition as a line."""
+    conditions = [str(c) for c in units["condition"].cat.categories if conditions is None or c in conditions]
+    units = units.astype({"condition": str})
+    units = units[units["condition"].isin(conditions)]
+    values = units["value"].to_numpy()
     place = units["condition"].map({c: i for i, c in enumerate(conditions)}).to_numpy(float)
-    # points side by side, in an order that is the same in all panels
+    # points side by side, in the same order in all panels
     among = units.groupby("condition")["sample"].rank(method="first").to_numpy()
     crowd = units.groupby("condition")["sample"].transform("size").to_numpy()
-    x = place + (0 if bulk.paired else 0.3 * (among / (crowd + 1) - 0.5))
-    if bulk.paired:
+    x = place + (0 if paired else 0.3 * (among / (crowd + 1) - 0.5))
+    if paired:
         for rows in units.reset_index(drop=True).groupby("sample").groups.values():
             rows = np.asarray(rows)[np.argsort(x[rows])]
             ax.plot(x[rows], values[rows], color=_style.STEM, lw=0.8, zorder=1)

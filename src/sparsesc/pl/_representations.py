@@ -10,8 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sparsesc._values import as_list, check_positive_int, listing
-from sparsesc.stats.groups._representation import METRICS
-from sparsesc.tl.labels._compare_representations import COLUMNS
+from sparsesc.door import _keys
 
 from . import _style, _utils
 
@@ -91,7 +90,7 @@ def representations(
     A ring marks the best representation of each label column. Differences smaller than those between two `rng` of
     :func:`sparsesc.tl.compare_representations` say nothing.
     """
-    if not isinstance(table, pd.DataFrame) or not set(COLUMNS) <= set(table.columns):
+    if not isinstance(table, pd.DataFrame) or not set(_keys.REPRESENTATION_COLUMNS) <= set(table.columns):
         found = listing(table.columns) if isinstance(table, pd.DataFrame) else type(table).__name__
         msg = f"table must be what ssc.tl.compare_representations returns, found {found}."
         raise TypeError(msg)
@@ -161,9 +160,9 @@ def _panel(ax: Axes, rows: pd.DataFrame, metric: str, names: list[str], keys: li
 
 def _title(metric: str) -> str:
     """``probe_5`` -> best 5 features: AUROC, ``lms_smi_distinct`` -> LMS-SMI, no duplicates."""
-    if metric in _NAMES or metric not in METRICS:
-        return _NAMES.get(metric, metric)
     first, *rest = metric.split("_")
+    if metric in _NAMES or first not in ("probe", "lms", "msas", "msgs") or not rest:
+        return _NAMES.get(metric, metric)
     if first == "probe":
         return f"best {rest[0]} feature{'s' if rest[0] != '1' else ''} together:\nAUROC"
     return f"{first.upper()}-{rest[0].upper()}" + ("\nwithout duplicates" if len(rest) > 1 else "")

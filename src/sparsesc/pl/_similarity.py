@@ -11,7 +11,6 @@ from matplotlib.patches import Rectangle
 from sparsesc._values import check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
-from sparsesc.tl.labels._feature_similarity import similarity_among
 
 from . import _style, _utils
 
@@ -101,7 +100,7 @@ def similarity(
         msg = f"A heat map of similarities needs at least two features, found {listing(names)}."
         raise ValueError(msg)
     metric = str(check.get_sae_slot(adata, key)[_keys.PARAMS]["feature_similarity"]["metric"])
-    values = _values(adata, key, metric, table.index.astype(str).get_indexer(names))
+    values = _values(adata, key, pairs, names)
     groups = table["group"].astype(str).loc[names].to_numpy(dtype=object)
     order = _side_by_side(values, groups)
     values, groups, names = values[np.ix_(order, order)], groups[order], [names[i] for i in order]
@@ -132,9 +131,17 @@ def similarity(
     return _utils.finish(fig, heat, name="similarity", ax=ax, show=show, save=save, return_fig=return_fig)
 
 
-def _values(adata: AnnData | MuData, key: str, metric: str, chosen: np.ndarray) -> np.ndarray:
-    """All pairs of a few features; blank where one is the other."""
-    values = similarity_among(adata, key, metric, chosen)
+def _values(adata: AnnData | MuData, key: str, pairs: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Pairs of a few features; blank where one is the other, or where no table has the pair."""
+    matrix = check.get_sae_slot(adata, key)[_keys.SIMILARITY_MATRIX]
+    place = pd.Index(matrix["features"]).get_indexer(names)
+    values = np.where((place < 0)[:, None] | (place < 0), np.nan, np.asarray(matrix["values"])[np.ix_(place, place)])
+    one, two = (pd.Index(names).get_indexer(pairs[side].astype(str)) for side in ("feature", "neighbor"))
+    listed = (one >= 0) & (two >= 0)
+    one, two, score = one[listed], two[listed], pairs["score"].to_numpy()[listed]
+    for row, column in ((one, two), (two, one)):
+        blank = np.isnan(values[row, column])
+        values[row[blank], column[blank]] = score[blank]
     np.fill_diagonal(values, np.nan)
     return values
 
@@ -144,7 +151,8 @@ def _side_by_side(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
-    distance = 1.0 - np.nan_to_num((values + values.T) / 2, nan=1.0)
+    distance = 1.0 - np.nan_to_num((values + values.T) / 2, nan=0.0)
+    np.fill_diagonal(distance, 0)
     leaves = leaves_list(
         linkage(squareform(np.clip(distance, 0, None), checks=False), "average", optimal_ordering=True)
     )

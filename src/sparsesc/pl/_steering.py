@@ -9,7 +9,6 @@ import pandas as pd
 from sparsesc._values import check_positive_int
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
-from sparsesc.stats.features._manifold import Manifold
 
 from . import _style, _utils
 from ._feature_umap import coordinates
@@ -91,10 +90,10 @@ def steering(
     standard deviation of the effects of the random controls.
     """
     n_genes = check_positive_int(n_genes, name="n_genes")
-    found = _result(adata, key)
-    params, doses = found["params"], pd.DataFrame(found["doses"])
+    tables, params = _result(adata, key)
+    doses = pd.DataFrame(tables["doses"])
     place = None if basis is None else coordinates(adata, basis)
-    effects = pd.DataFrame(found["effects"]) if "effects" in found else None
+    effects = pd.DataFrame(tables["effects"]) if "effects" in tables else None
     parts = ["embedding"] if place is not None else []
     parts += ["landed"] if "landed" in doses else []
     parts += ["distance"]
@@ -104,7 +103,7 @@ def steering(
     fig, grid = _utils.area(ax, size, 1, len(parts))
     axes: dict[str, Axes] = {part: fig.add_subplot(grid[0, i]) for i, part in enumerate(parts)}
     if place is not None:
-        _draw_arrows(axes["embedding"], adata, place[0], params)
+        _draw_arrows(axes["embedding"], adata, place[0], tables, params)
         axes["embedding"].set(xlabel=place[1][0], ylabel=place[1][1])
     if "landed" in axes:
         to_group = _style.wrap(str(params["to_group"]), 24, 1)
@@ -127,20 +126,24 @@ def steering(
     return _utils.finish(fig, axes, name="steering", ax=ax, show=show, save=save, return_fig=return_fig)
 
 
-def _result(adata: AnnData | MuData, key: str) -> Mapping[str, Any]:
+def _result(adata: AnnData | MuData, key: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Tables and options of the steering."""
     slot = check.get_sae_slot(adata, key)
     if _keys.STEERING not in slot:
         msg = f"Did not find adata.uns[{key!r}]['{_keys.STEERING}']. Run ssc.tl.steer first."
         raise KeyError(msg)
-    return slot[_keys.STEERING]
+    return slot[_keys.STEERING], slot[_keys.PARAMS]["steer"]
 
 
-def _draw_arrows(ax: Axes, adata: AnnData | MuData, place: np.ndarray, params: Mapping[str, Any]) -> None:
-    """Cells, those to become like, those that were moved, and the mean way of the cells of a place."""
-    use_rep, n_neighbors = str(params["use_rep"]), int(params["n_neighbors"])
-    X = check.get_rep(adata, use_rep)
-    moved = check.get_rep(adata, _keys.steered_key(use_rep))
-    rows = np.flatnonzero((X != moved).any(1))
+def _draw_arrows(
+    ax: Axes, adata: AnnData | MuData, place: np.ndarray, tables: Mapping[str, Any], params: Mapping[str, Any]
+) -> None:
+    """Cells, those of the target group, those that were moved, and the mean way of the cells of a place."""
+    rows = _positions(adata, pd.DataFrame(tables["cells"])["cell"])
+    if len(rows) and (rows < 0).all():
+        msg = "None of the steered cells is in this adata. Run ssc.tl.steer on it."
+        raise ValueError(msg)
+    rows = rows[rows >= 0]
     points = _utils.rasterize(len(place))
     size = float(np.clip(9000 / max(len(place), 1), 1.5, 14))
     ax.scatter(place[:, 0], place[:, 1], s=size, color=_style.SILENT, linewidths=0, rasterized=points)
@@ -158,10 +161,7 @@ def _draw_arrows(ax: Axes, adata: AnnData | MuData, place: np.ndarray, params: M
             label=to_group,
         )
     if len(rows):
-        manifold = Manifold(X, n_neighbors=min(n_neighbors, len(X) - 1))
-        ends = place[manifold.neighbors(moved[rows], rows)[1]].mean(1)
-        # start where the cell's own neighbours are, so that a cell that does not move has no arrow
-        starts = place[manifold.neighbors(X[rows], rows)[1]].mean(1)
+        starts, ends = _mean_places(adata, place, pd.DataFrame(tables["neighbors"]))
         ax.scatter(
             place[rows, 0],
             place[rows, 1],
@@ -200,6 +200,27 @@ def _draw_arrows(ax: Axes, adata: AnnData | MuData, place: np.ndarray, params: M
     ax.spines[:].set_visible(False)
 
 
+def _positions(adata: AnnData | MuData, names: pd.Series) -> np.ndarray:
+    """Where cells of these names are; -1: nowhere."""
+    if not adata.obs_names.is_unique:
+        msg = (
+            "Names of cells repeat, so moved cells cannot be drawn. Run adata.obs_names_make_unique() and steer again."
+        )
+        raise ValueError(msg)
+    return adata.obs_names.get_indexer(names.astype(str))
+
+
+def _mean_places(adata: AnnData | MuData, place: np.ndarray, near: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Where the neighbors of each cell are on average, before and after: a cell that does not move has no arrow."""
+    neighbor = _positions(adata, near["neighbor"])
+    known = (neighbor >= 0) & (_positions(adata, near["cell"]) >= 0)
+    means = pd.DataFrame(place[neighbor[known]]).groupby(
+        [near["cell"].astype(str).to_numpy()[known], near["state"].astype(str).to_numpy()[known]]
+    )
+    ways = means.mean().unstack().dropna()
+    return tuple(ways.xs(state, axis=1, level=1).to_numpy() for state in ("before", "after"))
+
+
 def _draw_doses(ax: Axes, doses: pd.DataFrame, column: str, *, legend: bool) -> None:
     """The steered cells as a line with points, controls as lines, several draws as bands."""
     for control, rows in doses.groupby("control", sort=False):
@@ -226,7 +247,7 @@ def _draw_genes(ax: Axes, effects: pd.DataFrame) -> None:
     if "control_sd" in effects:
         band = 2 * effects["control_sd"].to_numpy()
         ax.barh(y, 2 * band, left=-band, height=0.8, color=_style.SILENT)
-        ax.set_title("grey: random controls ± 2 sd", size="small", color=_style.MUTED)
+        ax.set_title("gray: random controls ± 2 sd", size="small", color=_style.MUTED)
     logfc = effects["logfc"].to_numpy()
     colors = np.where(logfc > 0, _style.BLUE, _style.ORANGE)
     ax.hlines(y, logfc - effects["sd"], logfc + effects["sd"], color=colors, linewidth=1)

@@ -103,7 +103,8 @@ def suppression(
     if "information" not in features:
         msg = "Features were suppressed by name, without batches: there is nothing to compare. Give batch_key as well."
         raise ValueError(msg)
-    stored = check.get_sae_slot(adata, key)[_keys.SUPPRESSION]
+    slot = check.get_sae_slot(adata, key)
+    stored, params = slot[_keys.SUPPRESSION], slot[_keys.PARAMS]["suppress_features"]
     scores: dict[str, pd.DataFrame] = {}
     for name in ("transfer", "scib"):
         if name in stored:
@@ -114,7 +115,7 @@ def suppression(
     size = ((0.6 + 3.6 * n_panels) * scale, (2.6 + 0.22 * min(max(rows, 3), 30)) * scale)
     fig, grid = _utils.area(ax, size if figsize is None else figsize, 1, n_panels)
     axes: dict[str, Axes] = {"features": fig.add_subplot(grid[0, 0])}
-    _draw_features(axes["features"], features, float(stored[_keys.PARAMS]["bio_margin"]), n_named)
+    _draw_features(axes["features"], features, float(params["bio_margin"]), n_named)
     for i, (name, table) in enumerate(scores.items(), start=1):
         axes[name] = fig.add_subplot(grid[0, i])
         if name == "transfer":

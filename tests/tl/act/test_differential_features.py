@@ -77,6 +77,13 @@ def test_writes_its_table():
     asked = adata.uns["sae"]["params"]["differential_features"]
     assert asked["sample_key"] == "donor"
     assert asked["n_tests"] == len(found)
+    samples = adata.uns["sae"]["differential_samples"]
+    assert list(samples["units"].columns) == ["group", "sample", "condition", "n_cells"]
+    assert list(samples["units"]["condition"].cat.categories) == ["control", "treated"]
+    mean, active = by_sample(adata)
+    order = samples["units"]["sample"]
+    np.testing.assert_allclose(samples["mean"], mean.loc[order], rtol=1e-6)
+    np.testing.assert_allclose(samples["active"], active.loc[order], rtol=1e-6)
     assert not asked["paired"]
 
 
@@ -308,8 +315,8 @@ def run_with_weights(adata):
         ({"covariates": "weight"}, KeyError, r"Did not find adata\.obs\['weight'\]"),
         ({"covariates": "type"}, ValueError, "differs between cells of one sample of 'donor'"),
         ({"covariates": "holes"}, ValueError, r"has no \(finite\) value in some cells of the samples 'donor 0'"),
-        ({"covariates": "batch"}, ValueError, "The condition cannot be told apart from the covariates"),
-        ({"covariates": "alias"}, ValueError, "cannot be told apart from the covariates, or too few samples are left"),
+        ({"covariates": "batch"}, ValueError, "The condition cannot be separated from the covariates"),
+        ({"covariates": "alias"}, ValueError, "cannot be separated from the covariates, or too few samples are left"),
         ({"groupby": "lineage"}, KeyError, r"Did not find adata\.obs\['lineage'\]"),
         ({"min_samples": 1}, ValueError, "min_samples must be at least 2"),
         ({"min_samples": 7}, ValueError, "At least min_samples=7 samples .* Found control: 6, treated: 6"),

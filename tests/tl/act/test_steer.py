@@ -12,7 +12,7 @@ import scanpy as sc
 from scipy.stats import rankdata
 
 import sparsesc as ssc
-from sparsesc.tl.act._decoded import effect_terms
+from sparsesc.tl.act._gene_effects import enriched_sets
 
 
 def steered(adata, *args, **kwargs):
@@ -144,10 +144,36 @@ def test_result_survives_a_file(cells, tmp_path, suffix):
     found = steered(cells, n_steered=2, groupby="half", to_group="even", decoder="pca")
     path = tmp_path / f"cells.{suffix}"
     getattr(cells, f"write_{suffix}")(path)
-    back = getattr(anndata, f"read_{suffix}")(path).uns["sae"]["steering"]
-    for name in ("features", "doses", "landing", "effects", "gene_doses"):
-        pd.testing.assert_frame_equal(back[name], found[name], check_dtype=False, check_index_type=False)
-    assert back["params"]["to_group"] == "even"
+    back = getattr(anndata, f"read_{suffix}")(path).uns["sae"]
+    for name in ("features", "doses", "landing", "cells", "neighbors", "effects", "gene_doses"):
+        pd.testing.assert_frame_equal(back["steering"][name], found[name], check_dtype=False, check_index_type=False)
+    assert back["params"]["steer"]["to_group"] == "even"
+    assert "from_group" not in back["params"]["steer"]
+
+
+def test_moved_cells_and_their_neighbors_are_named(cells):
+    found = steered(cells, {"sae_3": 2.0}, cells="even", n_neighbors=4, n_scored=60)
+    moved = (cells.obsm["X_pca_steered"] != cells.obsm["X_pca"]).any(1)
+    assert list(found["cells"]["cell"]) == list(cells.obs_names[moved])
+    norm = np.linalg.norm(cells.obsm["X_pca_steered"] - cells.obsm["X_pca"], axis=1)
+    np.testing.assert_allclose(found["cells"]["norm"], norm[moved])
+    near = found["neighbors"]
+    assert near.groupby(["state", "cell"], observed=True).size().eq(4).all()
+    assert near["cell"].nunique() <= 60
+    assert set(near["cell"]) <= set(found["cells"]["cell"])
+    cell = near["cell"].iloc[0]
+    for state, rep in (("before", "X_pca"), ("after", "X_pca_steered")):
+        distance = np.linalg.norm(cells.obsm["X_pca"] - cells[cell].obsm[rep], axis=1)
+        distance[cells.obs_names.get_loc(cell)] = np.inf
+        expected = set(cells.obs_names[np.argsort(distance)[:4]])
+        assert set(near[(near["cell"] == cell) & (near["state"] == state)]["neighbor"]) == expected
+
+
+def test_nothing_moves(cells, tmp_path):
+    found = steered(cells, {"sae_3": 1.0}, mode="scale")
+    assert found["cells"].empty
+    assert found["neighbors"].empty
+    cells.write_h5ad(tmp_path / "cells.h5ad")
 
 
 def test_same_seed_same_bits_and_copy_leaves_the_original(cells):
@@ -189,7 +215,7 @@ def test_bad_input_is_told_at_the_door(cells):
     fails(ValueError, "cells is False for all cells", {"sae_1": 1.0}, cells=np.zeros(700, bool))
     even = cells.obs["even"].to_numpy()
     fails(ValueError, "no cell to move", "sae_1", groupby="half", to_group="even", cells=even)
-    fails(ValueError, "No cell of the group to go to", "sae_1", groupby="half", to_group="even", reference_cells=~even)
+    fails(ValueError, "No cell of to_group is among", "sae_1", groupby="half", to_group="even", reference_cells=~even)
     fails(ValueError, "doses must be finite", {"sae_1": 1.0}, doses=[np.nan])
     fails(ValueError, "n_neighbors must be a whole number", {"sae_1": 1.0}, n_neighbors=0)
     cells.obs["name"] = cells.obs_names
@@ -304,7 +330,7 @@ def test_control_cells_land_among_stimulated_ones_of_other_donors(published):
     interferon = ["ISG15", "ISG20", "IFIT2", "IFIT3", "IFITM3", "CXCL10", "RSAD2", "TNFSF10", "CXCL11", "RTP4", "IFI27"]
     rng = np.random.default_rng(0)
     sets = {f"random_{i}": list(rng.choice(found["effects"]["gene"], 11, replace=False)) for i in range(50)}
-    terms = effect_terms(found["effects"], sets | {"interferon": interferon}, min_size=5, max_size=500)
+    terms = enriched_sets(found["effects"], sets | {"interferon": interferon}, min_size=5, max_size=500)
     assert terms["term"].iloc[0] == "interferon"
     assert terms["padj"].iloc[0] < 1e-6
     assert terms["score"].iloc[0] > 0

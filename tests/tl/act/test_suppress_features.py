@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import sparsesc as ssc
 from sparsesc.door._obs_columns import read_labels
-from sparsesc.tl.act._removal import Cells, rank_features
+from sparsesc.tl.act._removal import BatchSplit, rank_features
 
 TYPES, BATCH_FEATURES, NOISE = [0, 1, 2, 3], [4, 5], list(range(6, 16))
 
@@ -82,7 +82,7 @@ def test_cells_move_by_the_difference_of_decoded_codes_and_the_error_stays(pbmc6
         assert clean.dtype == np.float32
         assert (clean[(Z[:, [3, 7]] == 0).all(1)] == X[(Z[:, [3, 7]] == 0).all(1)]).all()
     assert (adata.obsm["X_pca"] == X).all()
-    assert set(tables) == {"features", "params"}
+    assert set(tables) == {"features"}
     assert list(tables["features"]["feature"][:2]) == ["sae_3", "sae_7"]
     assert gone(tables) == [3, 7]
     found(adata, 5, key_added="other")
@@ -119,7 +119,7 @@ def test_transfer_is_that_of_an_independent_implementation(suppressed):
     """The same split, by the same draws; the vote by hand."""
     tables = suppressed.uns["sae"]["suppression"]
     labels, batches = read_labels(suppressed, "kind"), read_labels(suppressed, "batch")
-    held = Cells.read(batches, [labels], 0.5, np.random.default_rng(0)).held
+    held = BatchSplit.read(batches, [labels], 0.5, np.random.default_rng(0)).held
     transfer = tables["transfer"]
     for state, rep in (("before", "X_emb"), ("after", "X_emb_clean")):
         rows = transfer[transfer["state"] == state].set_index("batch")
@@ -161,8 +161,8 @@ def test_batches_without_meaning_touch_nothing():
 
 def test_judging_cells_do_not_choose(suppressed):
     labels, batches = read_labels(suppressed, "kind"), read_labels(suppressed, "batch")
-    cells = Cells.read(batches, [labels], 0.5, np.random.default_rng(0))
-    options = {"labelled": True, "bio_margin": 1.0, "alpha": 0.05, "n_levels": 3, "min_cells": 10, "n_permutations": 19}
+    cells = BatchSplit.read(batches, [labels], 0.5, np.random.default_rng(0))
+    options = {"labeled": True, "bio_margin": 1.0, "alpha": 0.05, "n_levels": 3, "min_cells": 10, "n_permutations": 19}
     changed = cells.batches.copy()
     changed[cells.held] = np.random.default_rng(1).permutation(changed[cells.held])
     results = [
@@ -202,7 +202,8 @@ def test_number_of_features(cells):
 def test_cells_without_labels_are_cleaned_all_the_same(cells):
     cells.obs["kind"] = cells.obs["kind"].astype(object).where(np.arange(240) % 5 > 0)
     tables = found(cells, batch_key="batch", bio_keys="kind")
-    assert tables["params"]["n_choosing"] + tables["params"]["n_judging"] == 192
+    asked = cells.uns["sae"]["params"]["suppress_features"]
+    assert asked["n_choosing"] + asked["n_judging"] == 192
     assert gone(tables) == BATCH_FEATURES
     moved = (cells.obsm["X_emb_clean"] != cells.obsm["X_emb"]).any(1)
     assert moved[::5].any()
@@ -218,7 +219,7 @@ def test_result_survives_a_file(suppressed, tmp_path, suffix):
         pd.testing.assert_frame_equal(
             ssc.get.suppression(back, table), ssc.get.suppression(suppressed, table), check_dtype=False
         )
-    assert list(back.uns["sae"]["suppression"]["params"]["bio_keys"]) == ["kind"]
+    assert list(back.uns["sae"]["params"]["suppress_features"]["bio_keys"]) == ["kind"]
     np.testing.assert_array_equal(back.obsm["X_emb_clean"], suppressed.obsm["X_emb_clean"])
 
 
@@ -236,7 +237,7 @@ def test_what_cannot_be_told_apart_is_refused_or_said(cells, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr("sparsesc._logging.warning", said.append)
     cells.obs["own"] = cells.obs["batch"].astype(str) + cells.obs["kind"].astype(str)
-    with pytest.raises(ValueError, match="batch and biology cannot be told apart"):
+    with pytest.raises(ValueError, match="batch and biology cannot be separated"):
         found(cells, batch_key="batch", bio_keys="own")
     assert said == []
     cells.obs["mostly"] = np.where(np.arange(240) < 170, cells.obs["own"], "shared")
@@ -244,7 +245,7 @@ def test_what_cannot_be_told_apart_is_refused_or_said(cells, monkeypatch):
     assert "of the cells have labels of 'mostly' that several batches of 'batch' share" in said[0]
     said.clear()
     found(cells, batch_key="batch", bio_keys="kind", label_keys="own")
-    assert said == ["No label of 'own' is in two batches: it is not handed over."]
+    assert said == ["No label of 'own' is in two batches: it is not transferred."]
 
 
 def test_bad_input_is_told_at_the_door(cells):

@@ -6,8 +6,8 @@ import pytest
 from scipy import sparse
 
 import sparsesc as ssc
+from sparsesc.door._keys import REPRESENTATION_COLUMNS
 from sparsesc.stats.groups._representation import METRICS
-from sparsesc.tl.labels._compare_representations import COLUMNS
 from sparsesc.tl.labels._controls import random_code
 
 LABELS = "bulk_labels"
@@ -26,7 +26,7 @@ def values(table, name, metric, key=LABELS):
 def test_one_row_a_representation_label_key_and_metric(pbmc68k_code):
     before = pbmc68k_code.copy()
     table = compare(pbmc68k_code, ["X_sae", "X_pca"], [LABELS, "phase"], n_permutations=3)
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == REPRESENTATION_COLUMNS
     assert len(table) == 2 * 2 * len(METRICS)
     assert list(table["representation"].cat.categories) == ["X_sae", "X_pca"]
     assert list(table["metric"].cat.categories) == list(METRICS)

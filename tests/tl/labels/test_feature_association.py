@@ -263,7 +263,7 @@ def test_round_trip(adata, tmp_path, suffix):
             back.uns["sae"][name], adata.uns["sae"][name], check_categorical=False, check_dtype=False
         )
     asked = back.uns["sae"]["params"]["feature_association"]
-    assert list(asked["keys"]) == ["bulk_labels", "lane", "n_counts"]
+    assert list(asked["label_keys"]) == ["bulk_labels", "lane", "n_counts"]
     assert ssc.get.association(back, 3)["feature"].eq("sae_3").all()
     ssc.tl.feature_association(back, "bulk_labels")  # what came from a file can be worked on
 

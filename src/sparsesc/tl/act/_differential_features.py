@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,9 @@ from sparsesc._values import as_list, check_choice, check_positive_int
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._pseudobulk import ALL, Pseudobulk, covariate_columns, pseudobulk
+from sparsesc.door._slots import record
 from sparsesc.stats.core._multiple import benjamini_hochberg
-from sparsesc.stats.groups._moderated import Tests, fit_linear, t_tests
+from sparsesc.stats.groups._moderated import fit_linear, t_tests
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,9 +39,9 @@ def differential_features(
     min_active: int = 10,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Features that differ between conditions, with samples, not cells, as replicates.
+    r"""Find features that differ between conditions, with samples, not cells, as replicates.
 
-    The cells of each sample become two numbers a feature: its mean activation and the share of cells in which it is
+    The cells of each sample become two numbers per feature: its mean activation and the share of cells in which it is
     active. A linear model compares them between conditions.
 
     Parameters
@@ -60,18 +61,18 @@ def differential_features(
     covariates
         Columns of ``obs``, constant within a sample, that the model accounts for: labels, or numbers (linear).
     groupby
-        Column of ``obs`` (cell types): test within each group by itself.
+        Column of ``obs`` (cell types): test within each group separately.
     measure
         ``"mean"``: mean activation; ``"active"``: share of active cells; ``"both"``: each of them.
     moderate
-        Draw the variance of each feature towards what is usual among features of its mean (limma's empirical Bayes
-        with a trend); with few samples this finds more. It takes features for independent: where most go up and down
+        Shrink the variance of each feature toward that of features with a similar mean (limma's empirical Bayes with a
+        trend); with few samples this finds more. It assumes that features are independent: where most go up and down
         together over samples (r of .6), .08 of null p-values are below .05 with four samples, .06 with twelve.
         ``False``: plain t-tests of least squares, whose level does not depend on that.
     min_cells
         A sample with fewer cells (of a group) is left out.
     min_samples
-        Conditions need at least so many samples. At least 2.
+        Conditions need at least this many samples, and no fewer than 2.
     min_active
         Features active in fewer cells (of a group) are not tested.
     copy
@@ -87,8 +88,11 @@ def differential_features(
         (log2 of the ratio of means, each plus what half an active cell in a sample would add), `mean_condition`,
         `mean_reference` (means over samples), `pval`, `padj` (Benjamini-Hochberg over all tests of the call), `se` (of
         `effect`), `df` (degrees of freedom of t), `n_samples` and `n_samples_reference`.
+    ``uns[key]["differential_samples"]``
+        The replicates with at least `min_cells` cells: `units`, a table of `group`, `sample`, `condition` and
+        `n_cells`; and one array for each tested measure, ``mean`` and ``active``, replicates x features, float32.
     ``uns[key]["params"]["differential_features"]``
-        What was asked, and `paired`.
+        The options of the call, and `paired`.
 
     Raises
     ------
@@ -99,18 +103,33 @@ def differential_features(
     ValueError
         If there is one condition only, or `reference` is none of them; if the condition varies within a few samples but
         not within most; if a covariate varies within a sample or has missing values; if there are too few samples of a
-        condition; if the condition cannot be told apart from the covariates; or if no feature is active in enough
-        cells. With `groupby`, groups in which that is so are left out, and it is an error only if none is left.
+        condition; if the covariates determine the condition; or if no feature is active in enough cells. With
+        `groupby`, such groups are left out, and it is an error only if none is left.
+
+    See Also
+    --------
+    sparsesc.get.differential : the table of this function.
+    sparsesc.pl.differential : draw all tests, or the samples behind some of them.
+    sparsesc.tl.feature_association : test features against labels of single cells.
 
     Notes
     -----
+    With :math:`\bar z_{sj}` the mean of feature :math:`j` over the cells of sample :math:`s` (activations, or whether
+    they are above 0), the model is
+
+    .. math:: \bar z_{sj} = \alpha_j + \beta_j\, c_s + \gamma_j^\top u_s + \varepsilon_{sj}, \qquad
+        t_j = \hat\beta_j / \widehat{\mathrm{se}}(\hat\beta_j) ,
+
+    where :math:`c_s` is 1 in samples of the condition and 0 in the reference, :math:`u_s` holds the covariates (and, in
+    a paired design, an indicator of each sample) and :math:`\beta_j` is the `effect`.
+
     A mean activation can rise because more cells are active, or because active cells are more so: compare the two
     measures. Without `groupby` it also rises when a cell type becomes more frequent.
 
-    When not to trust it: with three or four samples a condition only large and steady effects are found, and a single
-    sample can carry one; look at them by :func:`sparsesc.pl.differential` with ``kind="samples"``. Samples count alike
-    whatever their number of cells. If the embedding was corrected for batches that coincide with conditions, the
-    difference was removed before.
+    When not to trust it: with three or four samples per condition only large and steady effects are found, and a single
+    sample can carry one; look at them by :func:`sparsesc.pl.differential` with ``kind="samples"``. All samples have the
+    same weight, whatever their number of cells. If the embedding was corrected for batches that coincide with
+    conditions, the difference was removed before.
 
     References
     ----------
@@ -118,6 +137,24 @@ def differential_features(
     12:5692. Smyth (2004), Linear models and empirical Bayes methods for assessing differential expression in microarray
     experiments, Statistical Applications in Genetics and Molecular Biology 3:3. Phipson et al. (2022), propeller,
     Bioinformatics 38:4720 (shares of cells by such models). Benjamini and Hochberg (1995), J R Stat Soc B 57:289.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+
+    These cells have no donors, so eight samples of two conditions are made up:
+
+    >>> adata.obs["sample"] = [f"s{i % 8}" for i in range(adata.n_obs)]
+    >>> adata.obs["condition"] = ["treated" if i % 2 else "control" for i in range(adata.n_obs)]
+    >>> ssc.tl.differential_features(adata, "condition", sample_key="sample", measure="active")
+    >>> table = ssc.get.differential(adata)
+    >>> list(table.columns[:6])
+    ['feature', 'group', 'measure', 'condition', 'reference', 'score']
+    >>> int(table["n_samples"].iloc[0])
+    4
     """
     check_choice(measure, ("both", *MEASURES), name="measure")
     min_cells = check_positive_int(min_cells, name="min_cells")
@@ -151,27 +188,28 @@ def differential_features(
         msg = reason if groupby is None else f"No group of {groupby!r} can be tested. {group!r}: {reason}"
         raise ValueError(msg)
     table = _join(tables, features, bulk)
-
-    adata = check.writable(adata, copy=copy)
-    slot = adata.uns[key]
-    asked: dict[str, Any] = {
+    kept = bulk.take((bulk.units["n_cells"] >= min_cells).to_numpy())
+    units = kept.units[["group", "sample", "condition", "n_cells"]]
+    units = units.assign(condition=pd.Categorical(units["condition"], categories=bulk.conditions))
+    samples = {"units": units} | {name: getattr(kept, name).astype(np.float32) for name in measures}
+    options = {
         "condition_key": condition_key,
         "sample_key": sample_key,
         "reference": reference,
-        "covariates": np.array(names, dtype=object),
-        "groupby": groupby or "",
+        "covariates": names,
+        "groupby": groupby,
         "measure": measure,
         "moderate": bool(moderate),
         "min_cells": min_cells,
-        "min_samples": int(min_samples),
+        "min_samples": min_samples,
         "min_active": min_active,
         "paired": bulk.paired,
         "n_tests": len(table),
     }
-    slot[_keys.DIFFERENTIAL] = table
-    slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"differential_features": asked}
+    written = {_keys.DIFFERENTIAL: table, _keys.DIFFERENTIAL_SAMPLES: samples}
+    out = record(adata, key, "differential_features", written, options, copy=copy)
     _report(table, reasons, key)
-    return adata if copy else None
+    return out
 
 
 class _Untestable(Exception):
@@ -180,7 +218,7 @@ class _Untestable(Exception):
 
 @dataclass(frozen=True)
 class _Design:
-    """Replicates of one group that are compared."""
+    """The replicates of one group, and what the model knows of them."""
 
     group: str
     rows: np.ndarray
@@ -200,10 +238,10 @@ class _Design:
         counts = units.loc[enough, "condition"].value_counts()
         ready = [c for c in bulk.conditions if counts.get(c, 0) >= min_samples]
         if reference not in ready or len(ready) < 2:
-            found = ", ".join(f"{c}: {counts.get(c, 0)}" for c in bulk.conditions)
+            present = ", ".join(f"{c}: {counts.get(c, 0)}" for c in bulk.conditions)
             msg = (
                 f"At least min_samples={min_samples} samples with at least min_cells={min_cells} cells are needed in "
-                f"the reference {reference!r} and in another condition. Found {found}. Samples are the replicates: "
+                f"the reference {reference!r} and in another condition. Found {present}. Samples are the replicates: "
                 "cells cannot take their place."
             )
             raise _Untestable(msg)
@@ -237,11 +275,11 @@ def _test(
     except ValueError as error:
         what = "the samples and covariates" if bulk.paired else "the covariates"
         msg = (
-            f"The condition cannot be told apart from {what}, or too few samples are left for so many of them "
+            f"The condition cannot be separated from {what}, or too few samples are left for so many of them "
             f"({len(rows)} replicates; {error}). Leave covariates out, or add samples that break the tie."
         )
         raise _Untestable(msg) from error
-    found = t_tests(fit, moderate=moderate)
+    tests = t_tests(fit, moderate=moderate)
     # what half an active cell in every sample would add: where a feature is silent, a ratio needs an offset
     total, n_all = (bulk.mean[rows].T @ n_cells)[tested], n_cells.mean()
     half = 0.5 / n_all * (total / n_active[tested] if measure == "mean" else 1.0)
@@ -252,31 +290,25 @@ def _test(
     for i, condition in enumerate(design.tested):
         inside = conditions == condition
         mean = values[inside].mean(0)
-        parts.append(
-            _rows(found, i, features[tested])
-            | {
-                "measure": measure,
-                "condition": condition,
-                "effect": fit.effect[i],
-                "logfc": np.log2((mean + half) / (mean_reference + half)),
-                "mean_condition": mean,
-                "n_samples": int(inside.sum()),
-            }
-        )
-    table = pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
-    table["mean_reference"] = np.tile(mean_reference, len(parts))
-    table["n_samples_reference"] = int(in_reference.sum())
-    return table.assign(group=design.group, reference=design.reference)
-
-
-def _rows(found: Tests, i: int, features: pd.Index) -> dict[str, Any]:
-    return {
-        "feature": features,
-        "score": found.t[i],
-        "pval": np.exp(found.log_p[i]),
-        "se": found.se[i],
-        "df": found.df,
-    }
+        part = {
+            "feature": features[tested],
+            "group": design.group,
+            "measure": measure,
+            "condition": condition,
+            "reference": design.reference,
+            "score": tests.t[i],
+            "effect": fit.effect[i],
+            "logfc": np.log2((mean + half) / (mean_reference + half)),
+            "mean_condition": mean,
+            "mean_reference": mean_reference,
+            "pval": np.exp(tests.log_p[i]),
+            "se": tests.se[i],
+            "df": tests.df,
+            "n_samples": int(inside.sum()),
+            "n_samples_reference": int(in_reference.sum()),
+        }
+        parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _join(tables: list[pd.DataFrame], features: pd.Index, bulk: Pseudobulk) -> pd.DataFrame:
@@ -287,7 +319,7 @@ def _join(tables: list[pd.DataFrame], features: pd.Index, bulk: Pseudobulk) -> p
     for name, levels in categories.items():  # names repeat in every row
         table[name] = pd.Categorical(table[name], categories=list(levels))
     rest = ["se", "df", "n_samples", "n_samples_reference"]
-    # p-values too small for a double are told apart by t
+    # t orders p-values that are too small for a double
     order = np.lexsort((-table["score"].abs(), table["pval"]))
     return table.iloc[order][[*_keys.DIFFERENTIAL_COLUMNS, *rest]].reset_index(drop=True)
 

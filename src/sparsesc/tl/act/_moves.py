@@ -1,4 +1,4 @@
-"""What steering changes: codes, moves, and the moves they are compared with."""
+"""What steering changes: codes, the moves of cells, and the moves they are compared with."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ MODES = ("set", "scale", "add", "ablate")
 STEERED = "steered"
 DIRECTIONS, FEATURES = "random_direction", "random_features"
 DIFFERENCE, DIFFERENCE_WITHIN = "difference_of_means", "difference_of_means_within"
-_FEWEST = 5  # cells of a stratum that a mean is taken from
+_FEWEST = 5  # cells on each side of a stratum whose means are compared
 _FAR = 0.95
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Cells to start from and cells to become like, in strata."""
+    """Cells to move and cells to imitate, in strata."""
 
     source: np.ndarray
     target: np.ndarray
     stratum: np.ndarray
-    """Code of each cell's stratum; -1: none of its own, compared with all."""
+    """Code of each cell's stratum; -1: compared with all cells."""
     names: list[str]
 
     @classmethod
@@ -45,24 +45,21 @@ class Groups:
     ) -> Groups | None:
         """From columns of ``obs``; ``None`` without `groupby`."""
         if groupby is None:
-            given = [
-                f"{name}={v!r}" for name, v in (("from_group", from_group), ("to_group", to_group)) if v is not None
-            ]
-            given += [f"within={within!r}"] if within is not None else []
+            options = {"from_group": from_group, "to_group": to_group, "within": within}
+            given = [f"{name}={value!r}" for name, value in options.items() if value is not None]
             if given:
                 msg = f"{' and '.join(given)} needs groupby, the column of adata.obs that holds the groups."
                 raise ValueError(msg)
             return None
         column = check.get_obs_column(adata, groupby).astype(object)
         labels = column.where(column.notna(), "").astype(str).to_numpy()
+        known = listing(np.unique(labels[labels != ""]))
         if to_group is None:
-            found = listing(np.unique(labels[labels != ""]))
-            msg = f"groupby={groupby!r} needs to_group, what the cells shall become like. There are {found}."
+            msg = f"groupby={groupby!r} needs to_group, the group to imitate. There are {known}."
             raise ValueError(msg)
         for name, group in (("from_group", from_group), ("to_group", to_group)):
             if group is not None and str(group) not in labels:
-                found = listing(np.unique(labels[labels != ""]))
-                msg = f"{name}={group!r} is not in adata.obs[{groupby!r}]: there are {found}."
+                msg = f"{name}={group!r} is not in adata.obs[{groupby!r}]: there are {known}."
                 raise ValueError(msg)
         target = labels == str(to_group)
         source = (labels != "") & ~target if from_group is None else labels == str(from_group)
@@ -84,7 +81,7 @@ class Groups:
         groups = cls(source, target, stratum, names)
         for name, cells in (("from", source), ("to", target)):
             if not (cells & reference).any():
-                msg = f"No cell of the group to go {name} is among the reference_cells: there is no mean to take."
+                msg = f"No cell of {name}_group is among the reference_cells: there is no mean to take."
                 raise ValueError(msg)
         return groups
 
@@ -100,10 +97,10 @@ class Change:
     """Cells x features."""
     after: np.ndarray
     share: np.ndarray
-    """Of the difference between the groups that each feature carries; NaN without groups."""
+    """Share of the difference between the groups that each feature carries; NaN without groups."""
 
 
-def plan(
+def plan_changes(
     codes: sparse.csr_matrix,
     X: np.ndarray,
     W: np.ndarray,
@@ -125,9 +122,9 @@ def plan(
     rows
         Cells to move.
     features
-        Which; ``None``: the `n_steered` that carry most of the difference between the groups of a stratum.
+        Features to change. ``None``: the `n_steered` that carry most of the difference between the groups of a stratum.
     values
-        One for each feature; ``None``: from the groups.
+        One for each feature. ``None``: from the groups.
     mode
         One of `MODES`.
     reference
@@ -136,37 +133,35 @@ def plan(
     changes = []
     stratum = np.full(len(X), -1) if groups is None else groups.stratum
     for s in np.unique(stratum[rows]):
-        mine = rows[stratum[rows] == s]
-        chosen, share = features, None
-        to = change = None
+        cells = rows[stratum[rows] == s]
+        chosen = features
+        mean = rise = share = np.full(codes.shape[1], np.nan)
         if groups is not None:
             inside = reference if s < 0 else reference & (stratum == s)
             source, target = np.flatnonzero(groups.source & inside), np.flatnonzero(groups.target & inside)
-            to = np.asarray(codes[target].mean(0)).ravel()
-            change = to - np.asarray(codes[source].mean(0)).ravel()
-            gap = X[target].mean(0, dtype=np.float64) - X[source].mean(0, dtype=np.float64)
-            share = change * (W @ gap) / max(float(gap @ gap), 1e-30)
+            mean = np.asarray(codes[target].mean(0)).ravel()
+            rise = mean - np.asarray(codes[source].mean(0)).ravel()
+            gap = _difference_of_means(X, groups, inside)
+            share = rise * (W @ gap) / max(float(gap @ gap), 1e-30)
             if chosen is None:
                 chosen = np.argsort(-share, kind="stable")[:n_steered]
-        assert chosen is not None  # checked at the door: without features there are groups
-        before = codes[mine][:, chosen].toarray().astype(np.float64)
+        assert chosen is not None  # checked before: without features there are groups
+        before = codes[cells][:, chosen].toarray().astype(np.float64)
         if mode == "ablate":
             after = np.zeros_like(before)
         elif mode == "scale":
             after = before * values
         elif mode == "add":
-            after = before + (values if values is not None else change[chosen])  # type: ignore[index]
+            after = before + (rise[chosen] if values is None else values)
         else:
-            wanted = values if values is not None else to[chosen]  # type: ignore[index]
-            after = np.broadcast_to(wanted, before.shape).copy()
-        part = np.full(len(chosen), np.nan) if share is None else share[chosen]
+            after = np.broadcast_to(mean[chosen] if values is None else values, before.shape)
         name = groups.names[s] if groups is not None and s >= 0 else ""
-        changes.append(Change(name, mine, chosen, before, np.maximum(after, 0), part))
+        changes.append(Change(name, cells, chosen, before, np.maximum(after, 0), share[chosen]))
     return changes
 
 
-def move(X: np.ndarray, changes: Sequence[Change], W: np.ndarray) -> None:
-    """Move cells in place to ``x + D(f') - D(f)``: what the code does not describe stays as it is.
+def apply_changes(X: np.ndarray, changes: Sequence[Change], W: np.ndarray) -> np.ndarray:
+    """Cells moved to ``x + D(f') - D(f)``, float32: what the code does not describe stays as it is.
 
     Parameters
     ----------
@@ -175,12 +170,14 @@ def move(X: np.ndarray, changes: Sequence[Change], W: np.ndarray) -> None:
     W
         Features x dimensions, float64.
     """
+    moved = X.copy()
     for change in changes:
-        X[change.rows] += ((change.after - change.before) @ W[change.features]).astype(np.float32)
+        moved[change.rows] += ((change.after - change.before) @ W[change.features]).astype(np.float32)
+    return moved
 
 
 def change_table(changes: Sequence[Change], names: pd.Index) -> pd.DataFrame:
-    """Tidy: what was done to which feature where."""
+    """What was done to each feature in each stratum."""
     parts = [
         pd.DataFrame(
             {
@@ -210,7 +207,7 @@ def control_moves(
     n_controls: int,
     rng: np.random.Generator,
 ) -> dict[tuple[str, int], np.ndarray]:
-    """Moves of the same cells to compare with: random ones of the same length, and the plain difference of means.
+    """Moves of the same cells to compare with: random ones of the same length, and the difference of means.
 
     Parameters
     ----------
@@ -226,39 +223,47 @@ def control_moves(
     first = np.concatenate([(c.after - c.before).mean(0) for c in changes])
     upward = (first > 0).mean() >= 0.5
     for draw in range(n_controls):
-        # one direction for all cells, as a feature is
+        # one direction for all cells, as with a feature
         out[DIRECTIONS, draw] = same_length(rng.normal(size=(X.shape[1],)), moves)
         if len(others) >= count:
             taken = rng.choice(others, size=count, replace=False)
             direction = W[taken].sum(0) * (1 if upward else -1)
             out[FEATURES, draw] = same_length(direction, moves)
     if groups is not None:
-        gap = _gap(X, groups, reference)
+        gap = _difference_of_means(X, groups, reference)
         out[DIFFERENCE, 0] = np.broadcast_to(gap, moves.shape)
         if (groups.stratum >= 0).any():
-            of = {s: _gap(X, groups, reference & (groups.stratum == s)) for s in np.unique(groups.stratum) if s >= 0}
-            out[DIFFERENCE_WITHIN, 0] = np.stack([of.get(s, gap) for s in groups.stratum[scored]])
+            gaps = {
+                s: _difference_of_means(X, groups, reference & (groups.stratum == s))
+                for s in np.unique(groups.stratum)
+                if s >= 0
+            }
+            out[DIFFERENCE_WITHIN, 0] = np.stack([gaps.get(s, gap) for s in groups.stratum[scored]])
     return out
 
 
-def _gap(X: np.ndarray, groups: Groups, cells: np.ndarray) -> np.ndarray:
+def _difference_of_means(X: np.ndarray, groups: Groups, cells: np.ndarray) -> np.ndarray:
+    """From the source to the target, among some cells."""
     return X[groups.target & cells].mean(0, dtype=np.float64) - X[groups.source & cells].mean(0, dtype=np.float64)
 
 
 def dose_table(
     manifold: Manifold,
     start: np.ndarray,
-    own: np.ndarray,
+    home: np.ndarray,
     moves: Mapping[tuple[str, int], np.ndarray],
     doses: np.ndarray,
     is_target: np.ndarray | None,
 ) -> pd.DataFrame:
-    """How far cells go, how far from real cells that is, and whether these are of the group to become like."""
+    """How far cells go, how far from real cells they end, and whether these are of the target group.
+
+    `home` is the position of each cell among the real ones, -1 where it is not among them.
+    """
     table = []
     for (control, draw), move in moves.items():
         norm = float(np.linalg.norm(move, axis=1).mean())
         for dose in doses:
-            distance, index = manifold.neighbors(start + dose * move, own)
+            distance, index = manifold.neighbors(start + dose * move, home)
             percentile = manifold.percentile(distance)
             row = {
                 "control": control,
@@ -277,22 +282,43 @@ def dose_table(
     return pd.DataFrame(table)
 
 
-def landing_table(
-    manifold: Manifold,
-    positions: Mapping[str, np.ndarray],
-    own: np.ndarray,
-    labels: Mapping[str, pd.Categorical],
-) -> pd.DataFrame:
-    """Which label most neighbours have, before and after: share of the cells for each category."""
+def landing_table(neighbors: Mapping[str, np.ndarray], labels: Mapping[str, pd.Categorical]) -> pd.DataFrame:
+    """The label that most neighbors have, before and after: share of the cells for each category.
+
+    Parameters
+    ----------
+    neighbors
+        Cells x neighbors among the real cells, by state.
+    labels
+        Labels of the real cells, by column.
+    """
     table = []
-    for state, place in positions.items():
-        _, index = manifold.neighbors(place, own)
+    for state, index in neighbors.items():
         for name, column in labels.items():
             n = len(column.categories)
             near = np.asarray(column.codes)[index]
             votes = np.stack([(near == code).sum(1) for code in range(n)], axis=1)
-            share = np.bincount(votes.argmax(1)[votes.max(1) > 0], minlength=n) / len(place)
+            share = np.bincount(votes.argmax(1)[votes.max(1) > 0], minlength=n) / len(index)
             table.append(
                 pd.DataFrame({"state": state, "key": name, "category": column.categories.astype(str), "share": share})
             )
     return pd.concat(table, ignore_index=True)
+
+
+def neighbor_table(neighbors: Mapping[str, np.ndarray], cells: pd.Index, real: pd.Index) -> pd.DataFrame:
+    """The nearest real cells of moved cells, before and after, by name.
+
+    Parameters
+    ----------
+    neighbors
+        Cells x neighbors among the real cells, by state.
+    cells
+        Names of the moved cells.
+    real
+        Names of the real cells.
+    """
+    table = [
+        pd.DataFrame({"state": state, "cell": np.repeat(cells, index.shape[1]), "neighbor": real[index.ravel()]})
+        for state, index in neighbors.items()
+    ]
+    return pd.concat(table, ignore_index=True).astype("category")  # names repeat in many rows

@@ -1,4 +1,4 @@
-"""Which features to suppress, what that is compared with, and how well labels are handed over between batches."""
+"""Which features to suppress, what to compare the result with, and how well labels transfer between batches."""
 
 from __future__ import annotations
 
@@ -15,27 +15,25 @@ from sparsesc.stats.core._holdout import stratified_holdout
 from sparsesc.stats.groups._information import InformationTest, information_test
 from sparsesc.stats.groups._transfer import known_elsewhere, transfer_labels, transfer_scores
 
-from ._moves import move, plan
-
 BEFORE, AFTER = "before", "after"
 RANDOM, MATCHED, MEANS = "random_features", "matched_features", "batch_means"
 _BLOCK_VALUES = 4_000_000
-_EACH = 20  # numbers of features that are all tried
+_EACH = 20  # up to here, every number of features is tried
 _ALIKE = 5  # features among which a match is drawn
 
 
 @dataclass(frozen=True)
-class State:
-    """An embedding to judge."""
+class JudgedEmbedding:
+    """An embedding to judge, and what was done to it."""
 
-    name: str
+    state: str
     draw: int
     X: np.ndarray
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Cells whose batch and biology are known, and which of them judge."""
+class BatchSplit:
+    """Cells whose batch and biology are known: some choose the features, the others judge the result."""
 
     rows: np.ndarray
     """Positions among all cells."""
@@ -49,7 +47,7 @@ class Cells:
     """Cells that judge; the others choose."""
 
     @classmethod
-    def read(cls, batch: Labels, bio: Sequence[Labels], holdout: float, rng: np.random.Generator) -> Cells:
+    def read(cls, batch: Labels, bio: Sequence[Labels], holdout: float, rng: np.random.Generator) -> BatchSplit:
         """From columns of ``obs``; the share `holdout` of each batch of each combination of labels judges."""
         rows = np.flatnonzero(np.logical_and.reduce([column.known for column in (batch, *bio)]))
         strata = np.zeros(len(rows), np.int64)
@@ -67,9 +65,9 @@ class Cells:
 
 def rank_features(
     codes: sparse.csr_matrix,
-    cells: Cells,
+    split: BatchSplit,
     *,
-    labelled: bool,
+    labeled: bool,
     bio_margin: float,
     alpha: float,
     n_levels: int,
@@ -77,20 +75,24 @@ def rank_features(
     n_permutations: int,
     rng: np.random.Generator,
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """What each feature knows of batch and of biology, one row a feature; and positions of those that may go."""
-    known = codes[cells.rows]
-    chooses, judges = known[~cells.held], known[cells.held]
-    options: dict[str, Any] = {"n_levels": n_levels, "n_permutations": n_permutations}
-    options |= {"min_active": min_cells, "rng": rng}
-    of = {part: (cells.batches[rows], cells.strata[rows]) for part, rows in ((0, ~cells.held), (1, cells.held))}
-    batch = information_test(chooses, of[0][0], strata=of[0][1], **options)
-    again = information_test(judges, of[1][0], strata=of[1][1], **options)
+    """What each feature knows of batch and of biology, one row each; and positions of those that may go, in order."""
+    known = codes[split.rows]
+    chooses, judges = known[~split.held], known[split.held]
+    options: dict[str, Any] = {
+        "n_levels": n_levels,
+        "n_permutations": n_permutations,
+        "min_active": min_cells,
+        "rng": rng,
+    }
+    (batches, strata), held = ((split.batches[rows], split.strata[rows]) for rows in (~split.held, split.held))
+    batch = information_test(chooses, batches, strata=strata, **options)
+    again = information_test(judges, held[0], strata=held[1], **options)
     share = _share(batch)
     biology, bio_share = np.full((2, codes.shape[1]), np.nan)
     spared = np.zeros(codes.shape[1], bool)
-    if labelled:
-        about = information_test(chooses, of[0][1], strata=of[0][0], **options)
-        biology, bio_share = about.information, _share(about)
+    if labeled:
+        label = information_test(chooses, strata, strata=batches, **options)
+        biology, bio_share = label.information, _share(label)
         spared = bio_share * bio_margin >= share
     depends = (batch.padj < alpha) & (batch.information > 0)
     table = pd.DataFrame(
@@ -111,32 +113,19 @@ def rank_features(
 
 
 def _share(test: InformationTest) -> np.ndarray:
-    """Of the entropy that there is; 0 where there is none."""
+    """Information as a share of the entropy; 0 where there is none."""
     return test.information / test.entropy if test.entropy > 0 else np.zeros(len(test.information))
 
 
-def suppress(
+def weaken(
     codes: sparse.csr_matrix, X: np.ndarray, W: np.ndarray, features: np.ndarray, *, factor: float
 ) -> np.ndarray:
     """The embedding with some features at `factor` times their activation."""
     out = X.copy()
-    if not len(features):
-        return out
-    for rows in np.array_split(np.arange(len(X)), 1 + len(X) * len(features) // _BLOCK_VALUES):
-        values = np.full(len(features), factor)
-        changes = plan(
-            codes,
-            X,
-            W,
-            rows=rows,
-            features=features,
-            values=values,
-            n_steered=len(features),
-            mode="scale",
-            groups=None,
-            reference=np.ones(len(X), bool),
-        )
-        move(out, changes, W)
+    if len(features):
+        for rows in np.array_split(np.arange(len(X)), 1 + len(X) * len(features) // _BLOCK_VALUES):
+            before = codes[rows][:, features].toarray().astype(np.float64)
+            out[rows] += ((before * factor - before) @ W[features]).astype(np.float32)
     return out
 
 
@@ -145,7 +134,7 @@ def helpful_number(
     X: np.ndarray,
     W: np.ndarray,
     order: np.ndarray,
-    cells: Cells,
+    split: BatchSplit,
     labels: Sequence[Labels],
     *,
     factor: float,
@@ -153,27 +142,27 @@ def helpful_number(
     n_scored: int,
     rng: np.random.Generator,
 ) -> int:
-    """How many of the first features in `order` to suppress so that choosing cells hand labels over best; may be 0."""
-    pool = draw_rows(np.flatnonzero(~cells.held), n_scored, rng)
-    codes, X = codes[cells.rows], X[cells.rows]
+    """How many of the first features in `order` to suppress for the best label transfer of choosing cells; may be 0."""
+    pool = draw_rows(np.flatnonzero(~split.held), n_scored, rng)
+    codes, X = codes[split.rows], X[split.rows]
     scores = {}
     for n in _numbers(len(order)):
-        state = State(AFTER, 0, suppress(codes, X, W, order[:n], factor=factor))
-        all_ask = np.ones(len(pool), bool)
-        rows = list(transfer_rows(state, labels, cells, pool, all_ask, start=X, n_neighbors=n_neighbors))
-        if not rows:  # all labels of a batch happen to be its own here
+        after = JudgedEmbedding(AFTER, 0, weaken(codes, X, W, order[:n], factor=factor))
+        everyone = np.ones(len(pool), bool)
+        rows = list(transfer_rows(after, labels, split, pool, everyone, start=X, n_neighbors=n_neighbors))
+        if not rows:  # here, no two batches share a label
             return len(order)
         scores[n] = np.mean([[row["accuracy"], row["macro_f1"]] for row in rows])
     return max(scores, key=lambda n: (scores[n], -n))
 
 
 def _numbers(most: int) -> np.ndarray:
-    """Numbers of features to try: each of the first, then fewer and fewer."""
+    """Numbers of features to try: every small one, then wider and wider steps."""
     return np.unique(np.append(np.arange(min(most, _EACH) + 1), np.geomspace(1, max(most, 1), _EACH).astype(int)))
 
 
 def draw_rows(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """At most so many of the rows, in order."""
+    """At most this many of the rows, in order."""
     return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
 
 
@@ -182,31 +171,31 @@ def compared_states(
     X: np.ndarray,
     W: np.ndarray,
     features: np.ndarray,
-    cells: Cells,
+    split: BatchSplit,
     *,
     alive: np.ndarray,
     factor: float,
     n_controls: int,
     rng: np.random.Generator,
-) -> Iterator[State]:
-    """The embedding of the known cells as it was, without the features, and after what that is compared with.
+) -> Iterator[JudgedEmbedding]:
+    """The embedding of the known cells as it was, without the features, and after each control.
 
-    Controls are as many other features, drawn at random or among those whose activations have a similar sum of squares,
-    and batches shifted by their mean difference from the others, within combinations of labels, as the choosing cells
-    have it.
+    Controls are the same number of other features, drawn at random or among those whose activations have a similar sum
+    of squares; and batches shifted by their mean difference from the others, within combinations of labels, estimated
+    from the choosing cells.
     """
-    codes, X = codes[cells.rows], X[cells.rows]
-    yield State(BEFORE, 0, X)
-    yield State(AFTER, 0, suppress(codes, X, W, features, factor=factor))
+    codes, X = codes[split.rows], X[split.rows]
+    yield JudgedEmbedding(BEFORE, 0, X)
+    yield JudgedEmbedding(AFTER, 0, weaken(codes, X, W, features, factor=factor))
     others = np.setdiff1d(alive, features)
     if len(features) and len(others) >= len(features):
         energy = np.asarray(codes.multiply(codes).sum(axis=0), dtype=np.float64).ravel()
         for draw in range(n_controls):
             taken = rng.choice(others, len(features), replace=False)
-            yield State(RANDOM, draw, suppress(codes, X, W, taken, factor=factor))
+            yield JudgedEmbedding(RANDOM, draw, weaken(codes, X, W, taken, factor=factor))
             taken = _matched(features, others, energy, rng)
-            yield State(MATCHED, draw, suppress(codes, X, W, taken, factor=factor))
-    yield State(MEANS, 0, X - _offsets(X, cells)[cells.batches])
+            yield JudgedEmbedding(MATCHED, draw, weaken(codes, X, W, taken, factor=factor))
+    yield JudgedEmbedding(MEANS, 0, X - _offsets(X, split)[split.batches])
 
 
 def _matched(features: np.ndarray, others: np.ndarray, energy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -220,56 +209,56 @@ def _matched(features: np.ndarray, others: np.ndarray, energy: np.ndarray, rng: 
     return np.array(taken)
 
 
-def _offsets(X: np.ndarray, cells: Cells) -> np.ndarray:
+def _offsets(X: np.ndarray, split: BatchSplit) -> np.ndarray:
     """Mean difference of each batch from its strata, batches x dimensions, from strata that several batches have."""
-    rows = np.flatnonzero(~cells.held)
-    shape = (int(cells.strata.max()) + 1, len(cells.names))
-    place = cells.strata[rows] * shape[1] + cells.batches[rows]
+    rows = np.flatnonzero(~split.held)
+    shape = (int(split.strata.max()) + 1, len(split.names))
+    place = split.strata[rows] * shape[1] + split.batches[rows]
     one_hot = sparse.csr_matrix((np.ones(len(rows)), (place, rows)), shape=(shape[0] * shape[1], len(X)))
     n = np.bincount(place, minlength=shape[0] * shape[1]).reshape(*shape, 1)
     n *= (n > 0).sum(axis=1, keepdims=True) > 1
     mean = (one_hot @ X.astype(np.float64)).reshape(*shape, -1) / np.maximum(n, 1)
-    middle = (mean * (n > 0)).sum(axis=1, keepdims=True) / np.maximum((n > 0).sum(axis=1, keepdims=True), 1)
-    return ((n * (mean - middle)).sum(axis=0) / np.maximum(n.sum(axis=0), 1)).astype(np.float32)
+    center = (mean * (n > 0)).sum(axis=1, keepdims=True) / np.maximum((n > 0).sum(axis=1, keepdims=True), 1)
+    return ((n * (mean - center)).sum(axis=0) / np.maximum(n.sum(axis=0), 1)).astype(np.float32)
 
 
 def transfer_rows(
-    state: State,
+    judged: JudgedEmbedding,
     labels: Sequence[Labels],
-    cells: Cells,
+    split: BatchSplit,
     pool: np.ndarray,
     queries: np.ndarray,
     *,
     start: np.ndarray,
     n_neighbors: int,
 ) -> Iterator[dict[str, object]]:
-    """Scores of labels handed to each batch by all others.
+    """Scores of the label transfer to each batch from all others.
 
     Parameters
     ----------
     pool
-        Known cells that take part, as positions among these.
+        Positions of the cells that take part, among the known ones.
     queries
-        Boolean, one for each of the pool.
+        Boolean, one per cell of the pool: the cells to score.
     start
-        Embedding before, for the length of moves.
+        Embedding before, for the length of the moves.
     """
-    X, batches = state.X[pool], cells.batches[pool]
+    X, batches = judged.X[pool], split.batches[pool]
     norm = np.linalg.norm(X - start[pool], axis=1)
     for column in labels:
-        codes = column.codes[cells.rows[pool]]
-        judged = queries & known_elsewhere(codes, batches)
-        predicted = transfer_labels(X, codes, batches, judged, n_neighbors=n_neighbors)
-        for batch in np.unique(batches[judged]):
-            mine = judged & (batches == batch)
-            accuracy, f1 = transfer_scores(predicted[mine], codes[mine])
+        codes = column.codes[split.rows[pool]]
+        scored = queries & known_elsewhere(codes, batches)
+        predicted = transfer_labels(X, codes, batches, scored, n_neighbors=n_neighbors)
+        for batch in np.unique(batches[scored]):
+            inside = scored & (batches == batch)
+            accuracy, f1 = transfer_scores(predicted[inside], codes[inside])
             yield {
                 "label_key": column.name,
-                "batch": cells.names[batch],
-                "state": state.name,
-                "draw": state.draw,
-                "n_cells": int(mine.sum()),
+                "batch": split.names[batch],
+                "state": judged.state,
+                "draw": judged.draw,
+                "n_cells": int(inside.sum()),
                 "accuracy": accuracy,
                 "macro_f1": f1,
-                "norm": float(norm[mine].mean()),
+                "norm": float(norm[inside].mean()),
             }

@@ -26,8 +26,8 @@ METRICS = {
 _NEIGHBORS = {"graph_connectivity": 15, "kbet_per_label": 50, "clisi_knn": 90, "ilisi_knn": 90}
 
 
-def check_scib(asked: bool | str | Iterable[str]) -> list[str]:
-    """Names of the metrics asked for; none for ``False``.
+def check_scib(metrics: bool | str | Iterable[str]) -> list[str]:
+    """Names of the requested metrics; none for ``False``.
 
     Raises
     ------
@@ -36,9 +36,9 @@ def check_scib(asked: bool | str | Iterable[str]) -> list[str]:
     ValueError
         If there is no such metric.
     """
-    if asked is False or asked is None:
+    if metrics is False or metrics is None:
         return []
-    names = list(METRICS) if asked is True else as_list(asked)  # type: ignore[arg-type]
+    names = list(METRICS) if metrics is True else as_list(metrics)  # type: ignore[arg-type]
     for name in names:
         check_choice(name, METRICS, name="scib metric")
     try:
@@ -52,25 +52,25 @@ def check_scib(asked: bool | str | Iterable[str]) -> list[str]:
 def scib_rows(
     names: Iterable[str], X: np.ndarray, start: np.ndarray, labels: np.ndarray, batches: np.ndarray
 ) -> Iterator[dict[str, Any]]:
-    """Scores of one embedding, as scib-metrics has them: 1 is best. ``pcr_comparison`` is 0 before, and never below.
+    """Scores of one embedding by scib-metrics: 1 is best. ``pcr_comparison`` is 0 before, and never below.
 
     Parameters
     ----------
     names
         Metrics of :data:`METRICS`.
     X, start
-        Embedding to judge, and that before anything was done to it, cells x dimensions.
+        Embedding to judge, and the embedding before any change, cells x dimensions.
     labels, batches
         Codes of each cell.
     """
     names = list(names)
-    own = logging.getLogger("scib_metrics")  # says for every embedding which labels it skips
-    level = own.level
-    own.setLevel(logging.WARNING)
+    logger = logging.getLogger("scib_metrics")  # says for every embedding which labels it skips
+    level = logger.level
+    logger.setLevel(logging.WARNING)
     try:
         yield from _rows(names, X, start, labels, batches)
     finally:
-        own.setLevel(level)
+        logger.setLevel(level)
 
 
 def _rows(

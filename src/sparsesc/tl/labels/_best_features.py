@@ -1,4 +1,4 @@
-"""Names for features and features for labels: chosen on one part of the cells, scored on the other."""
+"""Labels of features and features of labels: chosen on one part of the cells, scored on the other."""
 
 from __future__ import annotations
 
@@ -63,15 +63,14 @@ class HeldOut:
         )
 
 
-def name_features(
+def best_labels(
     columns: list[Labels], whole: list[GroupAssociation], parts: list[HeldOut], index: pd.Index
 ) -> pd.DataFrame:
-    """The category each feature marks best, by Pearson r in the cells for choosing; empty where r is not positive."""
+    """The category that each feature marks best, by Pearson r in the choosing cells; empty where r is not positive."""
     r = np.concatenate([np.where(part.eligible, part.train.pearson_r, -np.inf) for part in parts], axis=1)
-    names = label_names(columns)
     best = r.argmax(axis=1)
     named = r[np.arange(len(r)), best] > 0
-    label = np.where(named, np.array(names, dtype=object)[best], "")
+    label = np.where(named, np.array(category_titles(columns), dtype=object)[best], "")
     out = pd.DataFrame({"label": label}, index=index, dtype=str)
     scores = {name: np.full(len(r), np.nan) for name in COLUMNS[1:7]}
     start = 0
@@ -93,33 +92,37 @@ def mark_singular(
     columns: list[Labels], whole: list[GroupAssociation], threshold: float, index: pd.Index
 ) -> pd.DataFrame:
     """Features with ``|r| > threshold`` for exactly one category of all columns."""
-    r = np.concatenate([stats.pearson_r for stats in whole], axis=1)
-    which = singular_groups([stats.pearson_r for stats in whole], threshold)
+    r = [stats.pearson_r for stats in whole]
+    which = singular_groups(r, threshold)
     singular = which >= 0
-    names = np.array(label_names(columns), dtype=object)
+    names = np.array(category_titles(columns), dtype=object)
     return pd.DataFrame(
         {
             "singular": singular,
             "singular_label": pd.Series(np.where(singular, names[which], ""), index=index, dtype=str),
-            "singular_r": np.where(singular, r[np.arange(len(r)), which], np.nan),
+            "singular_r": np.where(singular, np.concatenate(r, axis=1)[np.arange(len(which)), which], np.nan),
         },
         index=index,
     )
 
 
-def name_labels(
+def best_features(
     columns: list[Labels],
     whole: list[GroupAssociation],
     padj: list[np.ndarray],
     parts: list[HeldOut],
     features: pd.Index,
 ) -> pd.DataFrame:
-    """The feature that is clearest for each category with enough cells, by AUROC in the cells for choosing."""
+    """The best feature of each category with enough cells, by AUROC in the choosing cells."""
     tables = []
     for column, stats, adjusted, part in zip(columns, whole, padj, parts, strict=True):
         wanted = np.flatnonzero(part.eligible)
         best = part.train.auroc[:, wanted].argmax(axis=0)
-        scores = {
+        data = {
+            "key": np.full(len(wanted), column.name, dtype=object),
+            "category": np.array(column.categories, dtype=object)[wanted],
+            "feature": features.astype(str).to_numpy(dtype=object)[best],
+            "n_cells": column.sizes[wanted],
             "auroc_heldout": part.test.auroc[best, wanted],
             "f1_heldout": part.f1(best, wanted),
             "pearson_r_heldout": part.test.pearson_r[best, wanted],
@@ -128,18 +131,11 @@ def name_labels(
             "pearson_r": stats.pearson_r[best, wanted],
             "padj": adjusted[best, wanted],
         }
-        first = {
-            "key": np.full(len(wanted), column.name, dtype=object),
-            "category": np.array(column.categories, dtype=object)[wanted],
-            "feature": features.astype(str).to_numpy(dtype=object)[best],
-            "n_cells": column.sizes[wanted],
-        }
-        tables.append(pd.DataFrame(first | scores))
-    out = pd.concat(tables, ignore_index=True)
-    return out.astype({"key": str, "category": str, "feature": str})
+        tables.append(pd.DataFrame(data))
+    return pd.concat(tables, ignore_index=True).astype({"key": str, "category": str, "feature": str})
 
 
-def label_names(columns: list[Labels]) -> list[str]:
+def category_titles(columns: list[Labels]) -> list[str]:
     """All categories in order; with the name of their column where there are several."""
     if len(columns) == 1:
         return columns[0].categories

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from sparsesc import _logging
 from sparsesc import _random as random
-from sparsesc._values import as_list, check_choice, check_positive_int, listing
+from sparsesc._values import as_list, check_choice, check_positive_int, check_share, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._obs_columns import Labels, read_columns
@@ -26,19 +26,6 @@ if TYPE_CHECKING:
     from sparsesc._random import RNGLike, SeedLike
 
 type Representation = str | np.ndarray | sparse.spmatrix | sparse.sparray | pd.DataFrame
-
-COLUMNS = (
-    "representation",
-    "label_key",
-    "metric",
-    "value",
-    "null_mean",
-    "null_sd",
-    "pval",
-    "n_features",
-    "n_labels",
-    "n_cells",
-)
 
 
 def compare_representations(
@@ -57,7 +44,7 @@ def compare_representations(
     rng: SeedLike | RNGLike | None = 0,
     progress_bar: bool | None = None,
 ) -> pd.DataFrame:
-    """Compare how well single features of representations stand for known labels, on held-out cells, with nulls.
+    r"""Compare how well single features of several embeddings match known labels, on held-out cells, with nulls.
 
     Features are chosen on one part of the cells and scored on the other, for a code of thousands of features just as
     for ten dimensions, and every score is repeated with shuffled labels.
@@ -67,23 +54,23 @@ def compare_representations(
     adata
         Cells with representations in ``obsm`` and labels in ``obs``.
     use_reps
-        Entries of ``obsm``, dense or sparse (sparse ones stay so); or names with entries of ``obsm`` or arrays
+        Entries of ``obsm``, dense or sparse (kept sparse); or a dictionary from names to entries of ``obsm`` or arrays
         (cells x features). ``"X"`` is the expression matrix.
     label_keys
         Columns of ``obs`` with labels. Cells without a label are left out of that column's scores.
     controls
-        What to add for comparison, fitted without labels to `use_rep`: any of ``"pca"``, ``"ica"``, ``"nmf"`` (of
-        positive and negative parts side by side, where there are negative values) and ``"random_sae"``, an untrained
-        code as wide and as sparse as each sparse one in `use_reps`.
+        Representations to add for comparison, fitted without labels to `use_rep`: any of ``"pca"``, ``"ica"``,
+        ``"nmf"`` (of positive and negative parts side by side, where there are negative values) and ``"random_sae"``,
+        an untrained code as wide and as sparse as each sparse one in `use_reps`.
     use_rep
-        Entry of ``obsm`` that controls are fitted to. ``None``: the first of `use_reps`, or, where that is the code of
+        Entry of ``obsm`` that controls are fitted to. ``None``: the first of `use_reps`, or, if that is the code of
         an autoencoder, the embedding it was fitted to.
     n_components
         Dimensions of PCA, ICA and NMF. ``None``: those of the embedding, at most 100.
     n_permutations
         How often labels are shuffled; 0: no null. The smallest p is ``1 / (n_permutations + 1)``.
     holdout
-        Share of the cells on which features are scored, drawn alike from every category.
+        Share of the cells on which features are scored, the same from every category.
     min_r
         Absolute Pearson r above which a feature is strongly correlated with a category.
     duplicates
@@ -98,17 +85,17 @@ def compare_representations(
 
     Returns
     -------
-    One row for each representation, label key and metric, in the order they were asked for: `representation`,
+    One row for each representation, label key and metric, in the order of the arguments: `representation`,
     `label_key`, `metric`, `value`, `null_mean` and `null_sd` (over shuffled labels), `pval` (one-sided: the share of
-    shuffled labels that score as high or higher, the observed ones counted in), `n_features` (that could be chosen),
+    shuffled labels that score as high or higher, the observed ones included), `n_features` (that could be chosen),
     `n_labels` (categories scored), `n_cells` (with a label). `adata` stays as it is. The metrics:
 
     ``singular``, ``singular_share``, ``singular_labels``
         Features correlated beyond `min_r` with exactly one category, over all cells, as in sparseSC: their number,
-        their share of all features, and how many different categories they stand for. Of a column with two categories
-        the positive side counts.
+        their share of all features, and how many different categories they mark. Of a column with two categories the
+        positive side counts.
     ``auroc``, ``coverage``
-        AUROC of the best feature of each category, in the direction found in the training cells: the mean, and the
+        AUROC of the best feature of each category, in the direction of the training cells: the mean, and the
         share of categories where it is at least 0.9.
     ``f1``
         Mean over categories of the F1 of the best feature, direction and threshold.
@@ -116,7 +103,7 @@ def compare_representations(
         Mean AUROC of logistic regressions on so many features, chosen one after the other.
     ``lms_smi``, ``msas_smi``, ``msgs_smi``, ``lms_spn``, ``msas_spn``, ``msgs_spn``
         DRVI's aggregates (:func:`sparsesc.stats.lms`, :func:`sparsesc.stats.msas`, :func:`sparsesc.stats.msgs`) of
-        scaled mutual information (:func:`sparsesc.stats.smi`) and same-process neighbours
+        scaled mutual information (:func:`sparsesc.stats.smi`) and same-process neighbors
         (:func:`sparsesc.stats.spn`).
     ``lms_smi_distinct``, ...
         The same six without `duplicates`.
@@ -128,19 +115,29 @@ def compare_representations(
     TypeError
         If a column holds numbers, or a representation does not.
     ValueError
-        If nothing is asked for, a name is taken twice, a representation does not have one row a cell or holds NaN, no
+        If nothing is requested, a name is taken twice, a representation does not have one row a cell or holds NaN, no
         category has `min_cells` cells, or an option is unknown or out of its range.
+
+    See Also
+    --------
+    sparsesc.pl.representations : draw the table.
+    sparsesc.tl.feature_association : the features of one code, tested against labels.
+    sparsesc.stats.lms : one of the aggregates.
 
     Notes
     -----
+    With :math:`v` the observed score and :math:`v_1, \dots, v_B` the scores of :math:`B` shuffled labels,
+
+    .. math:: p = \frac{1 + |\{b : v_b \ge v\}|}{1 + B} .
+
     Look at ``"random_sae"`` first: an untrained code of the same size already has many strong singular correlations,
-    and well separated types are found by any wide sparse code. A code shows something where it beats that control, the
-    embedding's own dimensions and ICA.
+    and any wide sparse code detects well separated types. A code is informative where it beats that control, the
+    dimensions of the embedding and ICA.
 
     The p-value says that a representation knows something about the labels, which nearly every one does; it does not
     say that one is better than another. For that, compare values over several `rng` (fits and splits).
 
-    When not to use it: labels that were derived from one of the representations (clusters of it) favour that one.
+    When not to use it: labels that were derived from one of the representations (clusters of it) favor that one.
     Cells of one donor are alike, so held-out cells are easier than held-out donors. ``msgs`` punishes codes that split
     a category over several features: read it together with ``msgs_smi_distinct``.
 
@@ -152,32 +149,41 @@ def compare_representations(
 
     Examples
     --------
+    >>> import scanpy as sc
     >>> import sparsesc as ssc
-    >>> adata = ssc.datasets.pbmc68k_reduced()
+    >>> adata = sc.datasets.pbmc68k_reduced()
     >>> table = ssc.tl.compare_representations(adata, "X_pca", "bulk_labels", n_permutations=0)
     >>> bool(table.set_index("metric").loc["auroc", "value"] > 0.85)
     True
     """
     check.check_adata(adata)
-    asked = _controls(controls)
-    _check_options(n_permutations, n_components, holdout=holdout, min_r=min_r, duplicates=duplicates)
+    wanted = as_list(controls)
+    for name in wanted:
+        check_choice(name, CONTROLS, name="control")
+    if isinstance(n_permutations, bool) or not isinstance(n_permutations, int | np.integer) or n_permutations < 0:
+        msg = f"n_permutations must be a whole number of at least 0, found {n_permutations!r}."
+        raise ValueError(msg)
+    if n_components is not None:
+        check_positive_int(n_components, name="n_components")
+    for value, name in ((holdout, "holdout"), (min_r, "min_r"), (duplicates, "duplicates")):
+        check_share(value, name=name)
     min_cells = check_positive_int(min_cells, name="min_cells")
-    labels = _labels(adata, label_keys, min_cells=min_cells)
+    labels = _label_columns(adata, label_keys, min_cells=min_cells)
     given = _representations(adata, use_reps)
     seeds = random.as_generator(rng).integers(2**63 - 1, size=len(labels) + 1)
 
     made: list[tuple[str, Any]] = []
-    if asked:
+    if wanted:
         X = check.get_rep(adata, _embedding_of(adata, use_reps) if use_rep is None else use_rep)
         codes = {name: code for name, code in given.items() if sparse.issparse(code)}
-        names = [name for name in asked if name != "random_sae"]
-        names += [size[0] for size in random_sizes(X, codes)] if "random_sae" in asked else []
+        names = [name for name in wanted if name != "random_sae"]
+        names += [size[0] for size in random_sizes(X, codes)] if "random_sae" in wanted else []
         taken = [name for name in names if name in given]
         if taken:
             msg = f"Representations and controls share names: {listing(taken)}. Rename yours: use_reps={{name: ...}}."
             raise ValueError(msg)
         draws = np.random.default_rng(seeds[-1])
-        made = list(control_representations(asked, X, codes, n_components=n_components, rng=draws))
+        made = list(control_representations(wanted, X, codes, n_components=n_components, rng=draws))
 
     everything = [*given.items(), *made]
     tables = []
@@ -190,10 +196,10 @@ def compare_representations(
                 rows = column.known
                 draws = np.random.default_rng(seed)
                 held = stratified_holdout([column.codes[rows]], holdout, draws)
-                judged = _judged(column, held, min_cells)
+                judged = _scored_categories(column, held, min_cells)
                 cells = matrix if rows.all() else matrix[rows]
-                part = RepresentationScores(cells, ~held, distinct, threshold=min_r)
-                block = _block(part, column.codes[rows], judged, n_permutations, rng=draws, update=bar.update)
+                scorer = RepresentationScores(cells, ~held, distinct, threshold=min_r)
+                block = _all_metrics(scorer, column.codes[rows], judged, n_permutations, rng=draws, update=bar.update)
                 tables.append(block.assign(representation=name, label_key=column.name))
     out = pd.concat(tables, ignore_index=True)
     names = [name for name, _ in everything]
@@ -204,10 +210,10 @@ def compare_representations(
         f"compare_representations: {len(names)} representations ({listing(names)}) against "
         f"{listing(c.name for c in labels)}; {n_permutations} shuffled labels each"
     )
-    return out[list(COLUMNS)]
+    return out[list(_keys.REPRESENTATION_COLUMNS)]
 
 
-def _block(
+def _all_metrics(
     scorer: RepresentationScores,
     groups: np.ndarray,
     judged: np.ndarray,
@@ -242,7 +248,7 @@ def _block(
     )
 
 
-def _judged(column: Labels, held: np.ndarray, min_cells: int) -> np.ndarray:
+def _scored_categories(column: Labels, held: np.ndarray, min_cells: int) -> np.ndarray:
     """Categories with enough cells, two of them and two others in either half."""
     groups = column.codes[column.known]
     judged = column.sizes >= min_cells
@@ -259,7 +265,7 @@ def _judged(column: Labels, held: np.ndarray, min_cells: int) -> np.ndarray:
     return judged
 
 
-def _labels(adata: AnnData | MuData, label_keys: str | Sequence[str], *, min_cells: int) -> list[Labels]:
+def _label_columns(adata: AnnData | MuData, label_keys: str | Sequence[str], *, min_cells: int) -> list[Labels]:
     names = as_list(label_keys)
     if not names:
         msg = f"label_keys is empty. Name columns of adata.obs with labels: {listing(adata.obs.columns)}."
@@ -326,22 +332,3 @@ def _embedding_of(adata: AnnData | MuData, use_reps: str | Sequence[str] | Mappi
         if check.is_sae_slot(adata.uns[key]) and _keys.sae_keys(key).codes == first:
             return str(adata.uns[key][_keys.PARAMS]["use_rep"])
     return first
-
-
-def _controls(controls: str | Sequence[str]) -> list[str]:
-    names = as_list(controls)
-    for name in names:
-        check_choice(name, CONTROLS, name="control")
-    return names
-
-
-def _check_options(n_permutations: Any, n_components: Any, **shares: Any) -> None:
-    if isinstance(n_permutations, bool) or not isinstance(n_permutations, int | np.integer) or n_permutations < 0:
-        msg = f"n_permutations must be a whole number of at least 0, found {n_permutations!r}."
-        raise ValueError(msg)
-    if n_components is not None:
-        check_positive_int(n_components, name="n_components")
-    for name, value in shares.items():
-        if not 0 < value < 1:
-            msg = f"{name} must lie between 0 and 1, found {value!r}."
-            raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""Representations that a code has to beat, fitted to the same embedding without labels."""
+"""Representations that a code should beat, fitted to the same embedding without labels."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ def control_representations(
     n_components: int | None,
     rng: np.random.Generator,
 ) -> Iterator[tuple[str, np.ndarray | sparse.csr_matrix]]:
-    """Name and array of each control; random codes have the width and sparsity of `codes`, one for each such pair."""
-    width = n_components or min(X.shape[1], _MOST)
-    width = min(width, X.shape[1], len(X) - 1)
+    """Name and array of each control; one random code for each width and sparsity among `codes`."""
+    width = min(n_components or _MOST, X.shape[1], len(X) - 1)
     seeds = dict(zip(CONTROLS, rng.integers(2**32 - 1, size=len(CONTROLS)), strict=True))
     for name in controls:
         seed = int(seeds[name])
@@ -55,7 +54,7 @@ def random_sizes(X: np.ndarray, codes: Mapping[str, sparse.csr_matrix]) -> list[
 
 
 def random_code(X: np.ndarray, n_features: int, k: int, rng: np.random.Generator) -> sparse.csr_matrix:
-    """The k largest positive projections of each centred cell on random directions: an autoencoder without training."""
+    """The k largest positive projections of each centered cell on random directions: an untrained autoencoder."""
     from sparsesc.nn._encode import encode_blocks
 
     D = rng.normal(size=(X.shape[1], n_features)).astype(np.float32)
@@ -76,14 +75,14 @@ def _ica(X: np.ndarray, width: int, seed: int) -> np.ndarray:
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        found = FastICA(width, whiten="unit-variance", max_iter=500, tol=1e-3, random_state=seed).fit_transform(X)
+        sources = FastICA(width, whiten="unit-variance", max_iter=500, tol=1e-3, random_state=seed).fit_transform(X)
     if any(issubclass(w.category, ConvergenceWarning) for w in caught):
         _logging.info("control 'ica' had not converged after 500 steps: its components may depend on rng")
-    return found
+    return sources
 
 
 def _nmf(X: np.ndarray, width: int, seed: int) -> np.ndarray:
-    """Non-negative factors; of the positive and the negative parts side by side, where there are negative values."""
+    """Non-negative factors; where there are negative values, of the positive and negative parts side by side."""
     from sklearn.decomposition import NMF
     from sklearn.exceptions import ConvergenceWarning
 

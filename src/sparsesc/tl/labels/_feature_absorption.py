@@ -8,10 +8,11 @@ from scipy import sparse
 
 from sparsesc import _logging
 from sparsesc import _random as random
-from sparsesc._values import check_positive_int
+from sparsesc._values import check_positive_int, check_share
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._obs_columns import read_groups
+from sparsesc.door._slots import record
 from sparsesc.stats.core._holdout import stratified_holdout
 from sparsesc.stats.core._multiple import benjamini_hochberg
 from sparsesc.stats.core._ranks import rank_columns
@@ -38,10 +39,10 @@ def feature_absorption(
     rng: SeedLike | RNGLike | None = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Is a category detected by one feature, split over several, or are some of its cells absorbed by a finer feature?
+    r"""Find cell types that are split over several features, or lose cells to a finer feature.
 
-    A wide dictionary may have a feature for a cell type that is silent in some of its cells, because a more specific
-    feature has taken these over. Features are chosen on one part of the cells, and all scores are of the others.
+    In a wide dictionary, the feature of a cell type may be silent in some of its cells, because a more specific
+    feature absorbs them. Features are chosen on one part of the cells, and all scores are of the others.
 
     Parameters
     ----------
@@ -52,12 +53,12 @@ def feature_absorption(
     key
         Name of the sparse autoencoder.
     max_features
-        Most features that may share a category, and most that may absorb its cells.
+        The most features that may share a category, and the most that may absorb its cells.
     min_gain
-        A further feature belongs to the detector when, in the cells for choosing, it raises F1 by more than this and
-        finds remaining cells of the category more often than the best of as many features would by chance.
+        A further feature belongs to the detector when, in the choosing cells, it raises F1 by more than this and
+        is active in remaining cells of the category more often than the best of all features would be by chance.
     min_precision
-        Least share of the active cells of an absorbing feature that are of the category.
+        The smallest share of an absorbing feature's active cells that belong to the category.
     min_cells
         Categories with fewer cells are left out.
     holdout
@@ -80,7 +81,7 @@ def feature_absorption(
         `absorbers`, `pval` (of that difference among held-out cells, exact, two-sided; 1 without an absorber), `padj`
         (Benjamini-Hochberg over the categories). Lists of features are joined by ``"; "``.
     ``uns[key]["params"]["feature_absorption"]``
-        What was asked.
+        The options of the call.
 
     Raises
     ------
@@ -91,28 +92,48 @@ def feature_absorption(
     ValueError
         If no category has enough cells, or an option is out of its range.
 
+    See Also
+    --------
+    sparsesc.tl.feature_association : test features against labels, one by one.
+    sparsesc.tl.feature_similarity : pairs of features with the same label.
+    sparsesc.tl.feature_locality : features of one category, or of several.
+
     Notes
     -----
     A feature can absorb when it is active in missed cells more often than in the others of the category (adjusted for
     all features), mostly active in the category, but in at most half of its cells, and points into the same half of the
-    embedding as the category does from the mean of all cells.
+    embedding as the category does from the mean of all cells. With :math:`M` the cells of a category :math:`C` that its
+    detector misses, and :math:`A` the cells in which an absorbing feature is active,
+
+    .. math:: \mathrm{absorbed} = \frac{|M \cap A \cap C|}{|C|}, \qquad
+        \mathrm{expected} = \frac{|M \cap C|}{|C|} \cdot \frac{|A \cap C|}{|C|} .
 
     When not to trust it: a label that mixes two kinds of cells looks split or absorbed although nothing is wrong with
-    the features. A detector with poor F1 misses cells for many reasons; look at absorption where `f1_split` is good.
+    the features. A detector with poor F1 misses cells for many reasons; trust absorption only where `f1_split` is high.
 
     References
     ----------
     Chanin et al. (2024), A is for Absorption, arXiv:2409.14507: splitting and absorption of first letters of words,
     adapted to cells.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.feature_absorption(adata, "bulk_labels")
+    >>> table = adata.uns["sae"]["absorption"].set_index("category")
+    >>> bool(table.loc["CD19+ B", "f1"] > 0.7)
+    True
     """
     max_features = check_positive_int(max_features, name="max_features")
     if check_positive_int(min_cells, name="min_cells") < 4:
         msg = f"min_cells must be at least 4, so that both parts have cells, found {min_cells}."
         raise ValueError(msg)
-    for name, value in {"holdout": holdout, "min_precision": min_precision, "min_gain": min_gain}.items():
-        if not 0 < value < 1:
-            msg = f"{name} must lie between 0 and 1, found {value!r}."
-            raise ValueError(msg)
+    holdout = check_share(holdout, name="holdout")
+    min_precision = check_share(min_precision, name="min_precision")
+    min_gain = check_share(min_gain, name="min_gain")
     codes = check.get_codes(adata, key)
     table = check.get_feature_table(adata, key)
     labels = read_groups(adata, groupby)
@@ -126,45 +147,37 @@ def feature_absorption(
     groups = labels.codes[labels.known]
     codes = codes[labels.known]
     held = stratified_holdout([groups], holdout, random.as_generator(rng))
-    parts = _Parts(codes, held, np.asarray(check.get_sae_slot(adata, key)[_keys.WEIGHTS]["W_dec"]))
+    parts = _SplitCodes(codes, held, np.asarray(check.get_sae_slot(adata, key)[_keys.WEIGHTS]["W_dec"]))
     names = table.index.astype(str).to_numpy(dtype=object)
     rows = []
     for group in wanted:
         member = groups == group
-        detector = best_detector(parts.ranked, member[~held], max_features=max_features, min_gain=float(min_gain))
-        absorbers = parts.absorbers(
-            detector, member[~held], min_precision=float(min_precision), max_features=max_features
-        )
+        detector = best_detector(parts.ranked, member[~held], max_features=max_features, min_gain=min_gain)
+        absorbers = parts.absorbers(detector, member[~held], min_precision=min_precision, max_features=max_features)
         rows.append({"category": labels.categories[group]} | parts.score(detector, absorbers, member[held], names))
-    out = pd.DataFrame(rows)
+    out = pd.DataFrame(rows).astype(dict.fromkeys(("category", "feature", "split_features", "absorbers"), str))
     out["padj"] = benjamini_hochberg(out["pval"].to_numpy())
-    texts = ("category", "feature", "split_features", "absorbers")
-    out = out.astype(dict.fromkeys(texts, str))
-
-    adata = check.writable(adata, copy=copy)
-    slot = adata.uns[key]
-    slot[_keys.ABSORPTION] = out
-    asked = {
+    options = {
         "groupby": groupby,
         "max_features": max_features,
-        "min_gain": float(min_gain),
-        "min_precision": float(min_precision),
+        "min_gain": min_gain,
+        "min_precision": min_precision,
         "min_cells": min_cells,
-        "holdout": float(holdout),
+        "holdout": holdout,
         "rng": random.describe(rng),
     }
-    slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"feature_absorption": asked}
+    result = record(adata, key, "feature_absorption", {_keys.ABSORPTION: out}, options, copy=copy)
     skipped = len(labels.categories) - len(wanted)
     _logging.info(
         f"feature_absorption: {int((out['split'] > 1).sum())} of {len(out)} categories split, "
         f"{int((out['padj'] < 0.05).sum())} with absorbed cells (padj < .05); added uns['{key}']['{_keys.ABSORPTION}']"
         + (f". {skipped} categories with fewer than min_cells={min_cells} cells were left out" if skipped else "")
     )
-    return adata if copy else None
+    return result
 
 
-class _Parts:
-    """Cells to choose on, and cells to score on."""
+class _SplitCodes:
+    """Codes of the cells that choose, and of those that score."""
 
     def __init__(self, codes: sparse.csr_matrix, held: np.ndarray, decoder: np.ndarray) -> None:
         self._train, self._test = codes[~held], codes[held]
@@ -177,7 +190,7 @@ class _Parts:
     def absorbers(
         self, detector: Detector, member: np.ndarray, *, min_precision: float, max_features: int
     ) -> np.ndarray:
-        """Features that take cells of a group from its detector, by the cells for choosing."""
+        """Features that take cells of a group from its detector, by the choosing cells."""
         rows = np.flatnonzero(member)
         missed = ~detector.called(self._train)[rows]
         # where the group lies from the mean of all cells, as the code sees it
@@ -195,10 +208,10 @@ class _Parts:
 
     def score(self, detector: Detector, absorbers: np.ndarray, member: np.ndarray, names: np.ndarray) -> dict[str, Any]:
         """One row of the table, from the held-out cells."""
-        first, whole = detector.called(self._test, 1), detector.called(self._test)
+        first, called = detector.called(self._test, 1), detector.called(self._test)
         n, hits = int(member.sum()), int((first & member).sum())
         rows = np.flatnonzero(member)
-        missed = ~whole[rows]
+        missed = ~called[rows]
         taken = np.diff(self._test[rows][:, absorbers].tocsr().indptr) > 0
         n_both = int((missed & taken).sum())
         log_p = overlap_test(n, int(missed.sum()), int(taken.sum()), n_both)
@@ -210,7 +223,7 @@ class _Parts:
             "precision": hits / max(int(first.sum()), 1),
             "split": len(detector.features),
             "split_features": "; ".join(names[detector.features]),
-            "f1_split": _f1(whole, member),
+            "f1_split": _f1(called, member),
             "missed": float(missed.mean()),
             "absorbed": n_both / n,
             "absorbed_expected": float(missed.mean() * taken.mean()),

@@ -8,17 +8,18 @@ import pandas as pd
 
 from sparsesc import _logging
 from sparsesc import _random as random
-from sparsesc._values import as_list, check_choice, check_positive_int, listing
+from sparsesc._values import as_list, check_choice, check_positive_int, check_share, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._obs_columns import Labels, Numbers, read_columns
+from sparsesc.door._slots import record
 from sparsesc.stats.core._correlate import correlate
 from sparsesc.stats.core._holdout import stratified_holdout
 from sparsesc.stats.core._multiple import benjamini_hochberg
 from sparsesc.stats.core._ranks import RankedColumns, rank_columns
 from sparsesc.stats.groups._association import PVALUES, GroupAssociation, group_association, mann_whitney
 
-from ._best_features import COLUMNS, HeldOut, mark_singular, name_features, name_labels
+from ._best_features import COLUMNS, HeldOut, best_features, best_labels, mark_singular
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,7 +43,7 @@ def feature_association(
     rng: SeedLike | RNGLike | None = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Test every feature against every category, and every number, of columns of ``obs``.
+    r"""Test which features mark which cell labels, and follow which numbers, of columns of ``obs``.
 
     Categories are tested one against all other cells, by the Mann-Whitney test; columns of numbers by rank correlation.
     All work is on the active cells: cells x features are never made dense.
@@ -59,7 +60,7 @@ def feature_association(
     min_r
         A feature is `singular` when the absolute Pearson r exceeds this for exactly one category of all columns.
     min_cells
-        Categories with fewer cells are tested, but no feature is named after them, nor are they given a feature.
+        Categories with fewer cells are tested, but name no feature and get no best feature.
     holdout
         Share of the cells on which names are scored; they are chosen on the others.
     pvalues
@@ -87,16 +88,16 @@ def feature_association(
         (with a value), `pval_pearson` and, unless it is `pval`, `pval_asymptotic` and `pval_pearson_asymptotic`.
     ``uns[key]["labels"]``
         For each category with `min_cells` cells: `key`, `category`, `feature` (the one with the largest AUROC in the
-        cells for choosing), `n_cells`, its scores on the held-out cells `auroc_heldout`, `f1_heldout` (at the threshold
-        found in the cells for choosing), `pearson_r_heldout`, and `auroc`, `f1`, `pearson_r`, `padj` in all cells.
+        choosing cells), `n_cells`, its scores on the held-out cells `auroc_heldout`, `f1_heldout` (at the threshold
+        chosen in the choosing cells), `pearson_r_heldout`, and `auroc`, `f1`, `pearson_r`, `padj` in all cells.
     ``uns[key]["features"]``
-        `label`: the category with the largest positive Pearson r in the cells for choosing, as ``"category"``, or
+        `label`: the category with the largest positive Pearson r in the choosing cells, as ``"category"``, or
         ``"column: category"`` when there are several columns of labels; empty when there is none.
         `label_r`, `label_auroc`, `label_f1`: its scores in all cells; `label_r_heldout`, `label_auroc_heldout`,
         `label_f1_heldout`: on the held-out cells only. `singular`, `singular_label`, `singular_r`: see `min_r`; the
         two categories of a column with two have the same absolute r and count as one, named by its positive side.
     ``uns[key]["params"]["feature_association"]``
-        What was asked.
+        The options of the call, and the number of tests.
 
     `padj` is Benjamini-Hochberg over all tests of the call: all features x all categories, and all features x all
     columns of numbers (`pval`; `pval_pearson` is not counted). Features that are silent in all cells have r 0, AUROC
@@ -109,17 +110,32 @@ def feature_association(
     TypeError
         If a column holds neither labels nor numbers.
     ValueError
-        If a column has only one value, values in fewer than three cells, infinite numbers, or a label of its own for
+        If a column has only one value, values in fewer than three cells, infinite numbers, or a different label in
         every cell; if `label_keys` is empty or an option is out of its range.
+
+    See Also
+    --------
+    sparsesc.get.association : the tables of this function.
+    sparsesc.pl.association : draw which features mark which categories.
+    sparsesc.tl.annotate_features : names of features from labels, gene sets and genes.
+    sparsesc.tl.differential_features : compare conditions, with samples as replicates.
 
     Notes
     -----
+    For a feature with the ranks :math:`R_i` over all :math:`n` cells (ties get their mean rank), and a category
+    :math:`C` of :math:`n_1` cells,
+
+    .. math:: U = \sum_{i \in C} R_i - \frac{n_1 (n_1 + 1)}{2}, \qquad \mathrm{AUROC} = \frac{U}{n_1 (n - n_1)} ,
+
+    the chance that a cell of the category has a larger activation than another cell. F1 at a threshold is
+    :math:`2\, TP / (n_1 + P)`, with :math:`P` the called cells and :math:`TP` those of them in the category.
+
     Report held-out scores. The best of many features looks good in the cells it was chosen in even if all of them are
     random, and the best F1 of all thresholds is optimistic for the same reason.
 
     When not to trust it: cells of one donor are not independent, so p-values say that a feature and a label go together
     in these cells, not that they would in other donors; for conditions compare samples. An untrained sparse code has
-    many singular features as well: their number says nothing without such a control.
+    many singular features as well: their number means nothing without such a control.
 
     The usual normal approximation of the Mann-Whitney test fails for sparse features and small categories, where few
     active cells are expected in the category: with labels shuffled, p < 1e-5 comes tens to hundreds of times too often,
@@ -130,15 +146,24 @@ def feature_association(
     ----------
     Mann and Whitney (1947), Ann Math Stat 18:50. Pitman (1937), J R Stat Soc Suppl 4:225 (moments under shuffling).
     Benjamini and Hochberg (1995), J R Stat Soc B 57:289.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.feature_association(adata, ["bulk_labels", "phase"])
+    >>> labels = ssc.get.association(adata, table="labels")
+    >>> list(labels.columns[:4])
+    ['key', 'category', 'feature', 'n_cells']
+    >>> bool(labels.set_index("category").loc["CD19+ B", "auroc_heldout"] > 0.9)
+    True
     """
     check_choice(pvalues, PVALUES, name="pvalues")
     min_cells = check_positive_int(min_cells, name="min_cells")
-    if not 0 < min_r < 1:
-        msg = f"min_r must lie between 0 and 1 (a limit of |r|), found {min_r!r}."
-        raise ValueError(msg)
-    if not 0 < holdout < 1:
-        msg = f"holdout must lie between 0 and 1 (a share of the cells), found {holdout!r}."
-        raise ValueError(msg)
+    check_share(min_r, name="min_r", of="a limit of |r|")
+    check_share(holdout, name="holdout", of="a share of the cells")
     codes = check.get_codes(adata, key)
     table = check.get_feature_table(adata, key)
     names = as_list(label_keys)
@@ -149,48 +174,40 @@ def feature_association(
     held = stratified_holdout(
         [column.codes for column in labels], holdout, random.as_generator(rng), n_rows=adata.n_obs
     )
-    cells = _Cells(codes)
+    cells = _RankedCells(codes)
     whole = [group_association(cells(c.known), c.codes[c.known], len(c.categories)) for c in labels]
     tests = [_test_labels(cells(c.known), c, pvalues) for c in labels]
     tests += [_test_numbers(cells(c.known), c, pvalues) for c in numbers]
     padj = _adjust([test["pval"] for test in tests])
 
-    written: dict[str, pd.DataFrame] = {}
+    n_labels = len(labels)
+    tables: dict[str, pd.DataFrame | None] = dict.fromkeys((_keys.ASSOCIATION, _keys.ASSOCIATION_NUMERIC, _keys.LABELS))
     table = table.drop(columns=[column for column in COLUMNS if column in table])
     if labels:
         parts = [
             HeldOut.score(c, held, cells(c.known & ~held), cells(c.known & held), min_cells=min_cells) for c in labels
         ]
-        written[_keys.ASSOCIATION] = _label_table(labels, whole, tests, padj, table.index)
-        written[_keys.LABELS] = name_labels(labels, whole, padj[: len(labels)], parts, table.index)
-        table = table.join(name_features(labels, whole, parts, table.index))
+        tables[_keys.ASSOCIATION] = _category_table(labels, whole, tests[:n_labels], padj[:n_labels], table.index)
+        tables[_keys.LABELS] = best_features(labels, whole, padj[:n_labels], parts, table.index)
+        table = table.join(best_labels(labels, whole, parts, table.index))
         table = table.join(mark_singular(labels, whole, min_r, table.index))
     if numbers:
-        written[_keys.ASSOCIATION_NUMERIC] = _number_table(
-            numbers, tests[len(labels) :], padj[len(labels) :], table.index
-        )
-
-    adata = check.writable(adata, copy=copy)
-    slot = adata.uns[key]
-    for name in (_keys.ASSOCIATION, _keys.ASSOCIATION_NUMERIC, _keys.LABELS):
-        slot.pop(name, None)
-    slot.update(written)
-    slot[_keys.FEATURES] = table
-    asked = {
-        "label_keys": np.array(names, dtype=object),
-        "min_r": float(min_r),
+        tables[_keys.ASSOCIATION_NUMERIC] = _number_table(numbers, tests[n_labels:], padj[n_labels:], table.index)
+    options = {
+        "label_keys": names,
+        "min_r": min_r,
         "min_cells": min_cells,
-        "holdout": float(holdout),
+        "holdout": holdout,
         "pvalues": pvalues,
         "rng": random.describe(rng),
-        "n_tests": int(sum(q.size for q in padj)),
+        "n_tests": sum(q.size for q in padj),
     }
-    slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"feature_association": asked}
-    _report(labels, numbers, padj, table, written, key=key, min_cells=min_cells)
-    return adata if copy else None
+    out = record(adata, key, "feature_association", tables | {_keys.FEATURES: table}, options, copy=copy)
+    _report(labels, numbers, padj, table, [name for name, t in tables.items() if t is not None], key, min_cells)
+    return out
 
 
-class _Cells:
+class _RankedCells:
     """Ranks of the codes among some of the cells, computed once for each set of cells."""
 
     def __init__(self, codes: sparse.csr_matrix) -> None:
@@ -234,7 +251,7 @@ def _adjust(pvals: list[np.ndarray]) -> list[np.ndarray]:
     return [q.reshape(p.shape) for q, p in zip(np.split(adjusted, ends), pvals, strict=True)]
 
 
-def _label_table(
+def _category_table(
     columns: list[Labels],
     whole: list[GroupAssociation],
     tests: list[dict[str, np.ndarray]],
@@ -251,7 +268,7 @@ def _label_table(
         return np.concatenate([v.ravel() for v in values])
 
     def test(name: str) -> np.ndarray:
-        return stack([t[name] for t in tests[: len(columns)]])
+        return stack([t[name] for t in tests])
 
     # categoricals: names repeat for every pair, of which there may be millions
     feature = np.concatenate([np.repeat(np.arange(n_features), n) for n in n_groups])
@@ -267,7 +284,7 @@ def _label_table(
         "mean_in": stack([a.mean_in for a in whole]),
         "mean_out": stack([a.mean_out for a in whole]),
         "pval": test("pval"),
-        "padj": stack(padj[: len(columns)]),
+        "padj": stack(padj),
         "n_cells": np.concatenate([np.tile(c.sizes, n_features) for c in columns]),
         "threshold": stack([a.threshold for a in whole]),
     }
@@ -278,16 +295,17 @@ def _label_table(
 def _number_table(
     columns: list[Numbers], tests: list[dict[str, np.ndarray]], padj: list[np.ndarray], features: pd.Index
 ) -> pd.DataFrame:
+    names = [c.name for c in columns]
+    feature = pd.Categorical(features.astype(str), categories=features.astype(str))
     tables = []
     for position, (column, test, adjusted) in enumerate(zip(columns, tests, padj, strict=True)):
-        names = [c.name for c in columns]
-        first: dict[str, Any] = {
-            "feature": pd.Categorical(features.astype(str), categories=features.astype(str)),
+        data: dict[str, Any] = {
+            "feature": feature,
             "key": pd.Categorical.from_codes(np.full(len(features), position), categories=names),
         }
-        scores = {name: test[name] for name in ("pearson_r", "spearman_r", "pval")} | {"padj": adjusted}
-        scores["n_cells"] = np.full(len(features), int(column.known.sum()))
-        tables.append(pd.DataFrame(first | scores | {name: v for name, v in test.items() if name not in scores}))
+        data |= {name: test[name] for name in ("pearson_r", "spearman_r", "pval")}
+        data |= {"padj": adjusted, "n_cells": np.full(len(features), int(column.known.sum()))}
+        tables.append(pd.DataFrame(data | {name: values for name, values in test.items() if name not in data}))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -296,8 +314,7 @@ def _report(
     numbers: list[Numbers],
     padj: list[np.ndarray],
     table: pd.DataFrame,
-    written: dict[str, pd.DataFrame],
-    *,
+    written: list[str],
     key: str,
     min_cells: int,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Names of features from the evidence there is: a concept that held, gene sets, genes."""
+"""Names of features from their evidence: a confirmed concept, gene sets, genes."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ CONFIDENCE = ("none", "low", "medium", "high")
 UNKNOWN = "unknown"
 EVIDENCE_COLUMNS = ("feature", "source", "key", "evidence", "score", "null", "pval", "padj", "held_out", "in_name")
 _SOURCES = ("label", "term", "gene")
-_POOL = 10  # genes of a feature among which names look for the one that others have not
+_POOL = 10  # best genes of a feature, among which its name takes one that few others have
 _CLEAR_IN_TERM = 2  # genes of a set that must be clear by themselves
-_ALONE = 2  # genes in a name that has nothing else
+_ALONE = 2  # genes in a name of genes only
 _HIGH_F1 = 0.5
 
 
 def clear_genes(table: pd.DataFrame, *, alpha: float, min_effect: float, correlation: bool) -> pd.DataFrame:
     """Rows of the gene table that are clearly higher where the feature is active."""
     effect = table["effect_size"].to_numpy(dtype=np.float64) if "effect_size" in table else np.full(len(table), np.inf)
-    if correlation:  # the difference in standard deviations that a correlation stands for, for groups of equal size
+    if correlation:  # the difference in standard deviations that a correlation means between groups of equal size
         effect = 2 * effect / np.sqrt(np.maximum(1 - effect**2, 1e-12))
     return table[(table["padj"] < alpha) & (table["score"] > 0) & (effect >= min_effect)]
 
 
 def gene_evidence(clear: pd.DataFrame, *, n: int, features: pd.Index, held_out: bool = False) -> pd.DataFrame:
-    """Clear genes, those first that few other features have; `held_out` when they were tested on other data."""
+    """Clear genes, first those that few other features have; `held_out` when they were tested on other data."""
     kept = clear.sort_values("score", ascending=False, kind="stable")
     kept = kept.groupby("feature", sort=False, observed=True).head(_POOL)
     n_features = max(kept["feature"].nunique(), 1)
@@ -41,8 +41,8 @@ def term_evidence(
 ) -> pd.DataFrame:
     """Gene sets with positive scores, smallest p first; with clear genes, only sets that hold some of these.
 
-    Sets are tested as if genes were independent. Genes that vary together make sets significant of which no single gene
-    stands out.
+    Sets are tested as if genes were independent. Genes that vary together make a set significant in which no single
+    gene stands out.
     """
     kept = table[(table["padj"] < alpha) & (table["score"] > 0)]
     kept = kept.sort_values(["pval", "score"], ascending=[True, False], kind="stable")
@@ -75,12 +75,12 @@ def _evidence(kept: pd.DataFrame, source: str, text: pd.Series, features: pd.Ind
 
 @dataclass(frozen=True)
 class Names:
-    """One name a feature."""
+    """One name per feature, and the evidence for it."""
 
     table: pd.DataFrame
     """Columns `name`, `name_source`, `confidence`, indexed by features."""
     evidence: pd.DataFrame
-    """Everything that spoke for a name, with `in_name`."""
+    """All evidence for names, with `in_name`."""
 
 
 def make_names(labels: pd.DataFrame, others: list[pd.DataFrame], features: pd.Index) -> Names:
@@ -89,8 +89,8 @@ def make_names(labels: pd.DataFrame, others: list[pd.DataFrame], features: pd.In
     Parameters
     ----------
     labels
-        Evidence of concepts, with the text for names in `text`, and the boolean column `holds`: which may name their
-        feature, at most one each.
+        Evidence of concepts, with the text for names in `text`, and the boolean column `holds`: at most one concept per
+        feature, which may name it.
     others
         Evidence of gene sets and genes, best first within each feature.
     features
@@ -100,11 +100,8 @@ def make_names(labels: pd.DataFrame, others: list[pd.DataFrame], features: pd.In
     label = dict(zip(held["feature"], held["text"], strict=True))
     f1 = dict(zip(held["feature"], held["score"], strict=True))
     labels = labels.assign(in_name=labels["holds"].astype(bool)).drop(columns=["holds", "text"])
-    evidence = (
-        pd.concat([part for part in (labels, *others) if len(part)], ignore_index=True)
-        if any(map(len, (labels, *others)))
-        else labels
-    )
+    parts = [part for part in (labels, *others) if len(part)]
+    evidence = pd.concat(parts, ignore_index=True) if parts else labels
     lists = {
         source: part.groupby("feature", sort=False)["evidence"].agg(list).to_dict()
         for source, part in evidence.groupby("source")
@@ -112,15 +109,15 @@ def make_names(labels: pd.DataFrame, others: list[pd.DataFrame], features: pd.In
     terms, genes = lists.get("term", {}), lists.get("gene", {})
     names, sources, confidence, used = [], [], [], set()
     for feature in features:
-        parts = [label[feature]] if feature in label else terms.get(feature, [])[:1]
-        kind = ["label"] if feature in label else ["term"] * len(parts)
-        chosen = genes.get(feature, [])[: 1 if parts else _ALONE]
+        text = [label[feature]] if feature in label else terms.get(feature, [])[:1]
+        kind = ["label"] if feature in label else ["term"] * len(text)
+        chosen = genes.get(feature, [])[: 1 if text else _ALONE]
         used |= {(feature, "gene", gene) for gene in chosen}
-        used |= {(feature, "term", term) for term in parts if kind == ["term"]}
-        names.append(" / ".join([*parts, ", ".join(chosen)] if chosen else parts) or f"{UNKNOWN} ({feature})")
+        used |= {(feature, "term", term) for term in text if kind == ["term"]}
+        names.append(" / ".join([*text, ", ".join(chosen)] if chosen else text) or f"{UNKNOWN} ({feature})")
         sources.append("+".join([*kind, *(["gene"] if chosen else [])]) or UNKNOWN)
         level = ("high" if f1[feature] >= _HIGH_F1 else "medium") if feature in label else "low"
-        confidence.append(level if parts or chosen else "none")
+        confidence.append(level if text or chosen else "none")
     rows = zip(evidence["feature"], evidence["source"], evidence["evidence"], strict=True)
     evidence["in_name"] = evidence["in_name"].to_numpy(dtype=bool) | np.array([row in used for row in rows], dtype=bool)
     table = pd.DataFrame(

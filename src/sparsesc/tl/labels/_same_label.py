@@ -18,7 +18,7 @@ from sparsesc.stats.core._row_blocks import RowBlocks
 from sparsesc.stats.features._coactivation import CoActivation, overlap_test
 from sparsesc.stats.genes._pair_genes import pair_genes
 
-from ._best_features import label_names
+from ._best_features import category_titles
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,8 +30,8 @@ _FEWEST = 10  # cells on either side of a comparison of genes
 
 
 @dataclass(frozen=True)
-class PairGenes:
-    """Expression to compare pairs of features in."""
+class Expression:
+    """The expression matrix, in which the cells of two features are compared."""
 
     blocks: RowBlocks
     genes: pd.Index
@@ -41,8 +41,8 @@ class PairGenes:
     @classmethod
     def open(
         cls, adata: AnnData | MuData, layer: str | None, use_raw: bool | None, n_top: int, max_bytes: float
-    ) -> PairGenes | None:
-        """The matrix that the user names; without a name, none when there is nothing to read."""
+    ) -> Expression | None:
+        """The matrix that the user names; ``None`` when no name is given and there is nothing to read."""
         unnamed = layer is None and not use_raw
         if unnamed and (type(adata).__name__ == "MuData" or (adata.X is None and adata.raw is None)):
             return None
@@ -74,13 +74,13 @@ def sure_labels(table: pd.DataFrame, min_r: float) -> np.ndarray | None:
     return np.where(sure, table["label"].astype(str).to_numpy(dtype=object), "")
 
 
-def label_cells(adata: AnnData | MuData, key: str, wanted: set[str]) -> dict[str, np.ndarray]:
-    """Cells of the labels that features are named after, as far as their columns are still there."""
-    asked = check.get_sae_slot(adata, key)[_keys.PARAMS].get("feature_association", {})
-    names = [str(name) for name in np.atleast_1d(asked.get("label_keys", [])) if str(name) in adata.obs.columns]
+def cells_of_labels(adata: AnnData | MuData, key: str, wanted: set[str]) -> dict[str, np.ndarray]:
+    """Cells of the labels that features are named after, if their columns are still there."""
+    options = check.get_sae_slot(adata, key)[_keys.PARAMS].get("feature_association", {})
+    names = [str(name) for name in np.atleast_1d(options.get("label_keys", [])) if str(name) in adata.obs.columns]
     columns = read_columns(adata, names)[0] if names else []
     cells = [np.flatnonzero(column.codes == i) for column in columns for i in range(len(column.categories))]
-    return {label: rows for label, rows in zip(label_names(columns), cells, strict=True) if label in wanted}
+    return {label: rows for label, rows in zip(category_titles(columns), cells, strict=True) if label in wanted}
 
 
 def compare_same_label(
@@ -92,9 +92,9 @@ def compare_same_label(
     score: Callable[[np.ndarray], np.ndarray],
     threshold: float,
     n_features: int,
-    expression: PairGenes | None,
-) -> pd.DataFrame:
-    """Pairs of the clearest features of each label, compared among the cells of the label."""
+    expression: Expression | None,
+) -> pd.DataFrame | None:
+    """Pairs of the clearest features of each label, compared among the cells of the label; ``None`` without pairs."""
     names = table.index.astype(str).to_numpy(dtype=object)
     strength = table["label_r_heldout"].to_numpy(dtype=np.float64)
     parts: list[pd.DataFrame] = []
@@ -136,15 +136,13 @@ def compare_same_label(
                 kept.eliminate_zeros()
                 into.append(kept)
     if not parts:
-        return pd.DataFrame()
+        return None
     out = pd.concat(parts, ignore_index=True)
     out["padj"] = benjamini_hochberg(out["pval"].to_numpy())
-    shown = (out["padj"] < _ALPHA).to_numpy()
-    more = (out["n_both"] > out["n_expected"]).to_numpy()
-    words = np.where(shown, np.where(more, RELATIONS[1], RELATIONS[2]), RELATIONS[3])
-    words = np.where(out["score"] >= threshold, RELATIONS[0], words)
+    more, sure = out["n_both"] > out["n_expected"], out["padj"] < _ALPHA
+    words = np.select([out["score"] >= threshold, sure & more, sure], RELATIONS[:3], RELATIONS[3])
     out["relation"] = pd.Categorical(words, categories=list(RELATIONS))
     if expression is not None:
-        genes, neighbor_genes = expression.compare(sparse.vstack(firsts, "csr"), sparse.vstack(seconds, "csr"))
-        out["genes"], out["neighbor_genes"] = genes, neighbor_genes
+        sides = expression.compare(sparse.vstack(firsts, "csr"), sparse.vstack(seconds, "csr"))
+        out["genes"], out["neighbor_genes"] = sides
     return out.astype({"label": str, "feature": str, "neighbor": str})

@@ -1,4 +1,4 @@
-"""Genes of moved cells, decoded block by block so that cells x genes never exist at once."""
+"""Genes of moved cells, decoded block by block: cells x genes are never held as a whole."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _BLOCK_VALUES = 4_000_000
 _SHOWN = 20
 
 
-def blocks(n: int, n_genes: int) -> Iterator[slice]:
+def _cell_blocks(n: int, n_genes: int) -> Iterator[slice]:
     """Parts of the cells that are decoded at once."""
     step = max(1, _BLOCK_VALUES // max(n_genes, 1))
     yield from (slice(i, i + step) for i in range(0, n, step))
 
 
-def decoded_effects(
+def gene_effects(
     decoder: Decoder,
     cells: pd.Index,
     start: np.ndarray,
@@ -52,7 +52,7 @@ def decoded_effects(
     n_genes = len(decoder.genes)
     total, square = np.zeros((2, n_genes))
     by_draw, by_dose = np.zeros((len(random), n_genes)), np.zeros((len(doses), n_genes))
-    for part in blocks(len(start), n_genes):
+    for part in _cell_blocks(len(start), n_genes):
         covariates = decoder.covariates(cells[part])
         place = start[part]
 
@@ -66,9 +66,8 @@ def decoded_effects(
         for i, name in enumerate(random):
             by_draw[i] += (expression(place + moves[name][part]) - base).sum(0)
         for i, dose in enumerate(doses):
-            by_dose[i] += (
-                rise.sum(0) if dose == 1 else (expression(place + dose * moves[STEERED, 0][part]) - base).sum(0)
-            )
+            moved = rise if dose == 1 else expression(place + dose * moves[STEERED, 0][part]) - base
+            by_dose[i] += moved.sum(0)
     n = len(start)
     logfc = total / n
     table = pd.DataFrame(
@@ -96,7 +95,7 @@ def decoded_effects(
     return table.iloc[order].reset_index(drop=True), curves
 
 
-def effect_terms(effects: pd.DataFrame, net: Any, *, min_size: int, max_size: int, n_top: int = 50) -> pd.DataFrame:
+def enriched_sets(effects: pd.DataFrame, net: Any, *, min_size: int, max_size: int, n_top: int = 50) -> pd.DataFrame:
     """Gene sets of the decoded effects, by the linear model of feature_enrichment."""
     genes = pd.Index(effects["gene"].astype(str))
     matched = match_net(read_net(net), genes, np.arange(len(genes)), min_size=min_size, max_size=max_size)
@@ -104,26 +103,26 @@ def effect_terms(effects: pd.DataFrame, net: Any, *, min_size: int, max_size: in
         Ulm(matched.sets), matched.sets, n_tests=len(matched.names), n_top=n_top, n_leading=10, max_bytes=2**28
     )
     scores = effects["logfc"].to_numpy(dtype=np.float64)[None, :]
-    found = reducer.gather(iterate_rows(scores, np.arange(1), reducer, threads=1))
+    top = reducer.gather(iterate_rows(scores, np.arange(1), reducer, threads=1))
     names = np.append(genes.to_numpy(dtype=object), "")
     return pd.DataFrame(
         {
-            "term": pd.Index(matched.names.astype(str)).take(found.term),
-            "score": found.score,
-            "pval": found.pval,
-            "padj": found.padj,
-            "n_genes": matched.size[found.term],
-            "genes": pd.array([",".join(row).rstrip(",") for row in names[found.genes]], dtype="str"),
+            "term": pd.Index(matched.names.astype(str)).take(top.term),
+            "score": top.score,
+            "pval": top.pval,
+            "padj": top.padj,
+            "n_genes": matched.size[top.term],
+            "genes": pd.array([",".join(row).rstrip(",") for row in names[top.genes]], dtype="str"),
         }
     )
 
 
-def decoded_layer(adata: AnnData, decoder: Decoder, Z: np.ndarray) -> np.ndarray:
+def decode_layer(adata: AnnData, decoder: Decoder, Z: np.ndarray) -> np.ndarray:
     """Decoded expression of all cells, cells x genes of `adata`, on the scale of the decoder; 0 for other genes."""
     into = adata.var_names.get_indexer(decoder.genes)
     known = np.flatnonzero(into >= 0)
     out = np.zeros((len(Z), adata.n_vars), np.float32)
-    for part in blocks(len(Z), len(decoder.genes)):
+    for part in _cell_blocks(len(Z), len(decoder.genes)):
         values = decoder.decode(Z[part], decoder.covariates(adata.obs_names[part]))
         out[part, into[known]] = np.asarray(values)[:, known]
     return out
