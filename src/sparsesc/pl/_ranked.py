@@ -24,9 +24,7 @@ def draw_ranked(
     ax.scatter(
         values, y, s=30, c=[c if s else "white" for c, s in zip(colors, sure, strict=True)], edgecolors=colors, zorder=2
     )
-    ax.set_yticks(y, labels)
-    ax.tick_params(axis="y", length=0)
-    ax.set_ylim(max(n_rows, len(values)) - 0.4, -0.6)
+    _style.list_rows(ax, labels, n_rows)
     low, high = min(0.0, np.nanmin(values, initial=0.0)), max(0.0, np.nanmax(values, initial=0.0))
     room = 0.08 * (high - low or 1.0)
     ax.set_xlim(low - room * (low < 0), high + room * (high > 0 or low == 0))
@@ -40,5 +38,3 @@ def draw_ranked(
         ax.text(x, 0.01, f"rings: padj ≥ {alpha:g}", transform=ax.transAxes, **note)
     if len(values) == 0:
         ax.text(0.5, 0.5, "not tested", transform=ax.transAxes, ha="center", color=_style.MUTED)
-    ax.grid(visible=False, axis="y")  # the stems are the lines
-    _style.tidy(ax)
