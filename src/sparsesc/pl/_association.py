@@ -109,7 +109,7 @@ def association(
     table = check.get_table(adata, key, _keys.ASSOCIATION)
     tested = list(dict.fromkeys(table["key"].astype(str)))
     run = f" Run ssc.tl.feature_association(adata, {label_key!r}) first."
-    keys = _utils.known_names(label_key, tested, "associations with the columns of obs", run)
+    keys = _utils.known_names(label_key, tested, "associations with", run)
     wide = wide_table(adata, table, keys, value)
     shown = clearest(wide, n_shown) if features is None else check.feature_names(adata, features, key)
     wide = on_diagonal(wide.loc[[f for f in shown if f in wide.index]])

@@ -93,8 +93,8 @@ def _of_sae(parameters: Mapping[str, inspect.Parameter]) -> bool:
 
 def _entries(text: str) -> dict[str, str]:
     """Names and their indented descriptions."""
-    found = re.findall(r"^(\S.*)\n((?:(?: .*)?\n?)*)", text + "\n", flags=re.MULTILINE)
-    return {name: inspect.cleandoc("\n" + description) for name, description in found}
+    entries = re.findall(r"^(\S.*)\n((?:(?: .*)?\n?)*)", text + "\n", flags=re.MULTILINE)
+    return {name: inspect.cleandoc("\n" + description) for name, description in entries}
 
 
 def _text(entries: Mapping[str, str]) -> str:

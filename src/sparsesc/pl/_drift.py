@@ -108,7 +108,7 @@ def drift(
 
 
 def _features(ax: Axes, table: pd.DataFrame, labels: list[str], alpha: float) -> None:
-    """One row a feature: a ring for the reference, a point for the query."""
+    """One row for each feature: a ring for the reference, a point for the query."""
     y = np.arange(len(table))
     before, after = table["density_reference"].to_numpy(float), table["density_query"].to_numpy(float)
     unsure = table["padj"].to_numpy(float) >= alpha  # NaN: there was no test

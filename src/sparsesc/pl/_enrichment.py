@@ -170,7 +170,7 @@ def _diagonal(table: pd.DataFrame, names: list[str], n_terms: int, alpha: float)
     best = {}
     for name in names:
         rows = top_terms(table[table["feature"] == name], n_terms)
-        # one term shows what there is, also where nothing is significant
+        # the first term is shown even where nothing is significant
         best[name] = rows["term"][(rows["padj"] < alpha) | (np.arange(len(rows)) == 0)].tolist()
     first = list(dict.fromkeys(terms[0] for terms in best.values() if terms))
     order = sorted(names, key=lambda f: first.index(best[f][0]) if best[f] else len(first))

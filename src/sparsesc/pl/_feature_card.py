@@ -108,7 +108,8 @@ def feature_card(
     table.index = table.index.astype(str)
     values = check.get_codes(adata, key)[:, [table.index.get_loc(name)]].toarray().ravel()
     match = _best_match(adata, key, name, table.loc[name], groupby)
-    groupby = groupby or (match and match[0])
+    if groupby is None and match is not None:
+        groupby = match[0]
     groups = None if groupby is None else check.get_obs_column(adata, groupby)
     if groups is not None and pd.api.types.is_float_dtype(groups):
         msg = (
@@ -152,7 +153,7 @@ def feature_card(
     text = _style.wrap(_style.feature_titles(table, [name])[name], 80 if ax is None else 40, 2)
     if ax is None:
         fig.suptitle(text, x=0.01, ha="left", weight="bold")
-    else:  # the title of the figure is not ours
+    else:  # the title of the figure belongs to the user
         first = next(iter(axes.values()))
         below = first.get_title() or first.get_title(loc="left")
         first.set_title("")
@@ -163,7 +164,7 @@ def feature_card(
 def _layout(cells: list[str]) -> tuple[dict[str, tuple[int, int, int]], list[float]]:
     """Row, first column and end column of each part, and the widths of the columns.
 
-    The labels have two panels side by side; what stands below them spans both.
+    The labels have two panels side by side; what is below them spans both.
     """
     pair = [0.95, 1.05]
     if len(cells) == 4:

@@ -111,30 +111,25 @@ def feature_umap(
     >>> matches = ssc.get.association(adata).query("category == 'CD19+ B'").sort_values("auroc")
     >>> ax = ssc.pl.feature_umap(adata, matches["feature"].iloc[-1], title="B cells", show=False)
     """
+    from scanpy import settings
+
     names = check.feature_names(adata, features, key)
     codes = check.get_codes(adata, key)
     coords, axis_names = coordinates(adata, basis, dimensions)
     ncols = check_positive_int(ncols, name="ncols")
     bounds = _bounds(vmax, len(names))
     table = check.get_feature_table(adata, key)
-    titles = _titles(title, list(_style.feature_titles(table, names).values()))
-    panel = _utils.panel_size()
+    titles = list(_style.feature_titles(table, names).values()) if title is None else _titles(title, len(names))
     columns = codes[:, table.index.astype(str).get_indexer(names)].tocsc()
 
-    fig, axes = _utils.panels(len(names), ncols, panel, ax)
+    frame = getattr(settings, "_frameon", True) if frameon is None else frameon
+    fig, axes = _utils.panels(len(names), ncols, _utils.panel_size(), ax)
     for i, (axis, text, bound) in enumerate(zip(axes, titles, bounds, strict=True)):
-        draw_activation(
-            axis,
-            coords,
-            columns[:, [i]].toarray().ravel(),
-            size=size,
-            cmap=cmap,
-            vmax=bound,
-            silent_color=silent_color,
-        )
+        values = columns[:, [i]].toarray().ravel()
+        draw_activation(axis, coords, values, size=size, cmap=cmap, vmax=bound, silent_color=silent_color)
         axis.set_title(_style.wrap(text, 34, 2))
         axis.set(xlabel=axis_names[0], ylabel=axis_names[1])
-        if not _frame(frameon):
+        if not frame:
             axis.set_axis_off()
     return _utils.finish(fig, axes, name="feature_umap", ax=ax, show=show, save=save, return_fig=return_fig)
 
@@ -216,20 +211,18 @@ def coordinates(
         )
         raise KeyError(msg)
     stored = adata.obsm[slot]
-    stored = stored.to_numpy() if isinstance(stored, pd.DataFrame) else stored
     shape = np.shape(stored)
     if len(shape) != 2 or shape[1] < 2:
         msg = f"adata.obsm[{slot!r}] must be cells x 2 (or more columns) to draw on, found shape {shape}."
         raise ValueError(msg)
-    first, second = dimensions
-    if not (0 <= first < shape[1] and 0 <= second < shape[1]):
+    if not all(0 <= dimension < shape[1] for dimension in dimensions):
         msg = f"dimensions={dimensions} are out of range: adata.obsm[{slot!r}] has {shape[1]} columns, counted from 0."
         raise ValueError(msg)
-    coords = stored[:, [first, second]]
-    coords = np.asarray(coords.toarray() if hasattr(coords, "toarray") else coords, dtype=np.float64)
+    columns = (stored.iloc if isinstance(stored, pd.DataFrame) else stored)[:, list(dimensions)]
+    coords = np.asarray(columns.toarray() if hasattr(columns, "toarray") else columns, dtype=np.float64)
     name = slot.removeprefix("X_")
-    name = _BASIS_NAMES.get(name, name)
-    return coords, (f"{name}{first + 1}", f"{name}{second + 1}")
+    first, second = (f"{_BASIS_NAMES.get(name, name)}{dimension + 1}" for dimension in dimensions)
+    return coords, (first, second)
 
 
 def _bounds(vmax: Bound | Sequence[Bound], n: int) -> list[Bound]:
@@ -251,17 +244,9 @@ def _is_bound(bound: object) -> bool:
     return isinstance(bound, int | float | np.number) and bool(np.isfinite(bound) and bound > 0)
 
 
-def _titles(title: str | Sequence[str] | None, default: list[str]) -> list[str]:
-    if title is None:
-        return default
+def _titles(title: str | Sequence[str], n: int) -> list[str]:
     titles = [title] if isinstance(title, str) else list(title)
-    if len(titles) != len(default):
-        msg = f"title must give one text for each of the {len(default)} features, found {len(titles)}."
+    if len(titles) != n:
+        msg = f"title must give one text for each of the {n} features, found {len(titles)}."
         raise ValueError(msg)
     return titles
-
-
-def _frame(frameon: bool | None) -> bool:
-    from scanpy import settings
-
-    return bool(getattr(settings, "_frameon", True)) if frameon is None else frameon

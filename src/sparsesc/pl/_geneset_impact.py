@@ -86,7 +86,14 @@ def geneset_impact(
 
     Examples
     --------
-    TODO
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.saliency(adata, "pca", units=["PC1", "PC2"], max_cells=20)
+    >>> ssc.tl.geneset_impact(adata, ssc.datasets.gene_sets("immune_markers"), n_permutations=100)
+    >>> ax = ssc.pl.geneset_impact(adata, n_terms=5, show=False)
+    >>> sorted(label.get_text() for label in ax.get_xticklabels())
+    ['PC1', 'PC2']
     """
     check_choice(value, _VALUES, name="value")
     n_terms = check_positive_int(n_terms, name="n_terms")

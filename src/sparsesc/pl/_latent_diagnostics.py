@@ -53,7 +53,19 @@ def latent_diagnostics(
 
     Examples
     --------
-    TODO
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> class Components:  # any model with these two methods
+    ...     def project(self, adata):
+    ...         return adata.obsm["X_pca"][:, :5]
+    ...
+    ...     def get_log_likelihood(self, adata, *, latent):
+    ...         return -(adata.X**2).sum(1)
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.latent_diagnostics(adata, Components(), "bulk_labels", n_permutations=99)
+    >>> axes = ssc.pl.latent_diagnostics(adata, show=False)
+    >>> list(axes)
+    ['elbo', 'dimensions', 'dependence']
     """
     elbo, table = read(adata, "elbo", key=key), read(adata, "dimensions", key=key)
     depends = read(adata, "dependence", key=key)
@@ -104,24 +116,25 @@ def _dimensions(ax: Axes, table: pd.DataFrame, measure: str) -> None:
         handles.append(Patch(color=color, label=f"{label}: {int(chosen.sum())}"))
     if collapsed.any():  # their bars are too low to see
         ax.plot(x[collapsed], values[collapsed], "v", color=_style.ORANGE, ms=4, clip_on=False)
-    if len(x) <= _MOST_NAMED:
-        ax.set_xticks(x, [str(name).removeprefix("z_") for name in table.index], fontsize="small")
-    else:
-        ax.set_xticks([])
-    ax.set_xlabel("Dimension")
+    _name_dimensions(ax, list(table.index.astype(str)))
     ax.set_ylabel("Divergence from the prior (nats)" if measure == "kl" else "Variance over cells")
     ax.margins(y=0.3)  # room for the legend
     ax.set_ylim(bottom=0)
     _style.legend(ax, handles=handles, loc="upper right", borderpad=0.1)
 
 
+def _name_dimensions(ax: Axes, names: list[str]) -> None:
+    """Numbers below the dimensions, if they fit."""
+    shown = names if len(names) <= _MOST_NAMED else []
+    ax.set_xticks(range(len(shown)), [name.removeprefix("z_") for name in shown], fontsize="small")
+    ax.set_xlabel("Dimension")
+
+
 def _dependence(fig: Figure, ax: Axes, table: pd.DataFrame, order: list[str]) -> None:
     """Keys x dimensions."""
-    wide = table.pivot(index="key", columns="dimension", values="share")
     keys = list(dict.fromkeys(table["key"].astype(str)))
-    wide = wide.loc[keys, order]
-    padj = table.pivot(index="key", columns="dimension", values="padj").loc[keys, order].to_numpy(float)
-    values = wide.to_numpy(float)
+    wide = table.pivot(index="key", columns="dimension", values=["share", "padj"])
+    values, padj = (wide[name].loc[keys, order].to_numpy(float) for name in ("share", "padj"))
     top = max(float(np.nanmax(values, initial=0.0)), 0.1)
     image = ax.imshow(
         np.ma.masked_invalid(values), aspect="auto", cmap=_style.get_cmap(None, _style.activation_cmap()), vmin=0,
@@ -135,11 +148,7 @@ def _dependence(fig: Figure, ax: Axes, table: pd.DataFrame, order: list[str]) ->
         _style.wrap(name, 14, 2) + ("\n(no test)" if none else "") for name, none in zip(keys, untested, strict=True)
     ]
     ax.set_yticks(range(len(keys)), names)
-    if len(order) <= _MOST_NAMED:
-        ax.set_xticks(range(len(order)), [name.removeprefix("z_") for name in order], fontsize="small")
-    else:
-        ax.set_xticks([])
-    ax.set_xlabel("Dimension")
+    _name_dimensions(ax, order)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     bar = fig.colorbar(image, ax=ax, aspect=25, pad=0.03)

@@ -49,7 +49,12 @@ def rank_fidelity(
 
     Examples
     --------
-    TODO
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.simulate_programs(n_cells=200, n_genes=100, n_types=4, count_noise="poisson")
+    >>> ssc.tl.rank_fidelity(adata, "type", n_compared=20, n_pcs=10, n_boot=50)
+    >>> axes = ssc.pl.rank_fidelity(adata, show=False)
+    >>> list(axes)
+    ['distances', 'neighbors', 'rules', 'sparsity']
     """
     summary = read(adata, "summary", key=key)
     fig, grid = _utils.area(ax, _utils.figure_size(figsize, 10.4, 6.4), 2, 2, width_ratios=[1.15, 1])
@@ -66,7 +71,7 @@ def rank_fidelity(
 
 def _distances(ax: Axes, summary: pd.DataFrame, pairs: pd.DataFrame) -> None:
     """Every type above the line of its measure, every pair of types below."""
-    jitter = np.random.default_rng(0)  # heights only: points that lie on one another would hide
+    jitter = np.random.default_rng(0)  # heights only: points on top of one another would hide
     for y, row in enumerate(summary.itertuples()):
         table = pairs[pairs["measure"] == row.measure]
         for within, color, side in ((True, _style.ORANGE, -0.2), (False, _style.STEM, 0.2)):
@@ -101,12 +106,9 @@ def _neighbors(ax: Axes, table: pd.DataFrame) -> None:
         if column not in table:
             continue
         y = np.arange(len(table)) + shift
-        values, low, high = (table[name].to_numpy(float) for name in (column, f"{column}_low", f"{column}_high"))
-        ax.hlines(y, low, high, color=color, lw=1.6)
-        ax.scatter(values, y, s=30, color=color, zorder=3, label=label)
-        ax.scatter(
-            table[f"{column}_expected"].to_numpy(float), y, s=60, marker="|", color=color, label=f"{label}, by chance"
-        )
+        ax.hlines(y, table[f"{column}_low"], table[f"{column}_high"], color=color, lw=1.6)
+        ax.scatter(table[column], y, s=30, color=color, zorder=3, label=label)
+        ax.scatter(table[f"{column}_expected"], y, s=60, marker="|", color=color, label=f"{label}, by chance")
     ax.set_yticks(range(len(table)), table["measure"].astype(str))
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlim(0, 1.02)
@@ -116,9 +118,8 @@ def _neighbors(ax: Axes, table: pd.DataFrame) -> None:
 
 def _rules(ax: Axes, table: pd.DataFrame) -> None:
     y = np.arange(len(table))
-    values, low, high = (table[name].to_numpy(float) for name in ("ratio", "ratio_low", "ratio_high"))
-    ax.hlines(y, low, high, color=_style.STEM, lw=1.6)
-    ax.scatter(values, y, s=30, color=_style.BLUE, zorder=3)
+    ax.hlines(y, table["ratio_low"], table["ratio_high"], color=_style.STEM, lw=1.6)
+    ax.scatter(table["ratio"], y, s=30, color=_style.BLUE, zorder=3)
     ax.set_yticks(y, [_style.wrap(name, 40) for name in table["rule"]])
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlabel("Distance within / between types")
@@ -132,9 +133,8 @@ def _sparsity(ax: Axes, table: pd.DataFrame) -> None:
     for number, (name, part) in enumerate(shown.groupby("measure", sort=False)):
         ordered = part.sort_values("n_genes")
         color = colors[number % len(colors)]
-        x = ordered["n_genes"].to_numpy(float)
-        ax.fill_between(x, ordered["ratio_low"], ordered["ratio_high"], color=color, alpha=0.15, lw=0)
-        ax.plot(x, ordered["ratio"], "o-", ms=4, color=color, label=str(name))
+        ax.fill_between("n_genes", "ratio_low", "ratio_high", data=ordered, color=color, alpha=0.15, lw=0)
+        ax.plot("n_genes", "ratio", "o-", data=ordered, ms=4, color=color, label=str(name))
     ax.set_xlabel("Genes detected in the median cell " + ("(counts thinned)" if len(thinned) else "(bins of cells)"))
     ax.set_ylabel("Distance within / between")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, handletextpad=0.3, borderpad=0.1)

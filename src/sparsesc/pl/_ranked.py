@@ -32,7 +32,7 @@ def draw_ranked(
     if low < 0 < high:
         ax.axvline(0, color=_style.MUTED, lw=0.8, zorder=0)
     if not sure.all():
-        # the list falls off downwards, so this corner is free
+        # the list falls off downward, so this corner is free
         side, x = ("right", 0.99) if high > -low else ("left", 0.01)
         note: dict[str, Any] = {"ha": side, "va": "bottom", "size": "x-small", "color": _style.MUTED}
         ax.text(x, 0.01, f"rings: padj ≥ {alpha:g}", transform=ax.transAxes, **note)

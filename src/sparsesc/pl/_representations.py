@@ -116,7 +116,7 @@ def _choose(table: pd.DataFrame, column: str, names: str | Sequence[str] | None)
     known = list(dict.fromkeys(values.astype(str)))
     if isinstance(values.dtype, pd.CategoricalDtype):
         known = [str(c) for c in values.cat.categories if str(c) in set(known)]
-    return _utils.known_names(names, known, f"in column {column!r} of the table:")
+    return _utils.known_names(names, known, column)
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, metric: str, names: list[str], keys: list[str], *, null: bool) -> None:
@@ -169,7 +169,7 @@ def _legend(ax: Axes, keys: list[str], *, null: bool) -> None:
         handles.append(Line2D([], [], color=_NULL, lw=4, label="shuffled labels"))
     if handles:
         figure = _utils.root_figure(ax)
-        if figure.get_layout_engine() is None:  # a figure of the user's: nothing makes room outside
+        if figure.get_layout_engine() is None:  # the user made this figure: nothing makes room outside
             ax.legend(handles=handles, frameon=False, fontsize="small")
         else:
             n = len(handles)

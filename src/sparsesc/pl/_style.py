@@ -49,7 +49,7 @@ def feature_titles(table: pd.DataFrame, features: list[str]) -> dict[str, str]:
 
 
 def is_blank(label: object) -> bool:
-    """Whether a label says nothing."""
+    """Whether a label is empty or missing."""
     return not isinstance(label, str) or not label.strip() or label.strip().lower() in {"nan", "none"}
 
 
@@ -83,7 +83,7 @@ def category_colors(adata: AnnData | MuData, groupby: str, categories: list[str]
 
 
 def tidy(ax: Axes) -> None:
-    """Only the two axes that are read."""
+    """Hide the frame but for the two axes that are read."""
     ax.spines[["top", "right"]].set_visible(False)
 
 

@@ -140,7 +140,7 @@ def suppression(
 
 def _of_label(table: pd.DataFrame, label_key: str | None) -> pd.DataFrame:
     labels = table["label_key"].astype(str)
-    return table[labels == _utils.known_names(label_key, list(labels.unique()), "transfer of labels")[0]]
+    return table[labels == _utils.known_names(label_key, list(labels.unique()), "label_key")[0]]
 
 
 def _draw_features(ax: Axes, table: pd.DataFrame, bio_margin: float, n_named: int) -> None:

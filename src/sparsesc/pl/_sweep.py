@@ -30,8 +30,8 @@ _TITLES = {
 _SHARES = ("fvu", "dead_fraction", "stability")
 _NEEDED = ("architecture", "n_features", "k", "l0")
 _MARKERS = "osD^vPX*"
-_LOGARITHMIC = 3.0  # L0 over a wider range is read better on a log scale
-_LEAST = 0.04  # so that a share of next to nothing looks like it
+_LOGARITHMIC = 3.0  # L0 over a wider range is easier to read on a log scale
+_LEAST = 0.04  # upper end of the axis at least, so that a tiny share looks tiny
 
 
 @plot_of("sweep")

@@ -28,8 +28,8 @@ _TITLES = {
     "lr": "Learning rate",
     "seconds": "Seconds",
 }
-_LEAST = {"dead_fraction": 0.04}  # so that a share of next to nothing looks like it
-_LOGARITHMIC = 3.0  # an FVU that falls by this factor is read better on a log scale
+_LEAST = {"dead_fraction": 0.04}  # upper end of the axis at least, so that a tiny share looks tiny
+_LOGARITHMIC = 3.0  # an FVU that falls by this factor is easier to read on a log scale
 
 
 @plot_of("fit_sae")

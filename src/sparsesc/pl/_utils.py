@@ -34,7 +34,7 @@ def panel_size(default: tuple[float, float] = _PANEL) -> tuple[float, float]:
 
 
 def text_scale() -> float:
-    """How much larger the user's text is than matplotlib's: figures whose size follows from text grow with it."""
+    """How much larger the user's text is than matplotlib's: figures grow with it where their size follows from text."""
     return max(1.0, float(mpl.rcParams["font.size"]) / 10)
 
 
@@ -66,7 +66,7 @@ def panels(n: int, ncols: int, size: tuple[float, float], ax: Axes | None) -> tu
     """
     if ax is not None:
         if n > 1:
-            msg = f"Cannot draw {n} panels on one ax. Ask for one panel, or leave ax out."
+            msg = f"Cannot draw {n} panels on one ax. Choose one panel, or leave ax out."
             raise ValueError(msg)
         return root_figure(ax), [ax]
     ncols = min(ncols, n)
@@ -106,7 +106,7 @@ def root_figure(ax: Axes) -> Figure:
     """The whole figure that the axes belong to, also when they are in a subfigure."""
     fig = ax.get_figure(root=True)
     if fig is None:
-        msg = "ax belongs to no figure any more. Pass axes of an open figure."
+        msg = "ax no longer belongs to a figure. Pass axes of an open figure."
         raise ValueError(msg)
     return fig
 
@@ -124,7 +124,7 @@ def finish(
     """Save, show and return as scanpy does.
 
     The figure is returned with `return_fig`, the axes when nothing is shown, a single one without its list. A figure
-    that was made here and saved is closed, unless it is returned; a figure of the user's stays open.
+    that was made here and saved is closed, unless it is returned; a figure that the user made stays open.
     """
     from scanpy import settings
 
@@ -148,7 +148,7 @@ def finish(
 
 
 def save_path(name: str, save: Save) -> Path | None:
-    """Where a figure goes: a path as it is, anything else as in scanpy under ``sc.settings.figdir``.
+    """Where a figure is saved: a path as it is, anything else as in scanpy under ``sc.settings.figdir``.
 
     Raises
     ------
