@@ -62,7 +62,7 @@ def test_clearest_of_a_small_table():
     assert list(_association.on_diagonal(wide).index) == ["w", "x", "y", "z"]
 
 
-def test_features_asked_for(described):
+def test_named_features(described):
     drawn = shown(ssc.pl.association(described, "phase", features=["sae_3", 5], show=False))
     assert set(drawn.index) == {"sae_3", "sae_5"}
     with pytest.raises(ValueError, match="None of these features has associations"):
@@ -74,7 +74,7 @@ def test_all_obs_columns_side_by_side(described):
     assert len(ax.collections) == 2
     assert [t.get_text() for t in ax.texts] == ["bulk_labels", "phase"]
     assert shown(ax).shape == (12, 13)
-    # one colour scale for both, and a gap between them
+    # one color scale for both, and a gap between them
     assert len({(m.norm.vmin, m.norm.vmax) for m in ax.collections}) == 1
     left, right = (m.get_coordinates()[0, :, 0] for m in ax.collections)
     assert right[0] > left[-1]
@@ -106,8 +106,9 @@ def test_untested_pairs_are_blank(described):
 def test_strip_has_the_colors_of_scanpy(described):
     ax = ssc.pl.association(described, "bulk_labels", show=False)
     strip = [a for a in ax.artists if isinstance(a, Rectangle)] or [a for a in ax.patches if isinstance(a, Rectangle)]
-    found = [colors.to_hex(p.get_facecolor()) for p in strip]
-    assert found == [colors.to_hex(c) for c in described.uns["bulk_labels_colors"]]
+    assert [colors.to_hex(p.get_facecolor()) for p in strip] == [
+        colors.to_hex(c) for c in described.uns["bulk_labels_colors"]
+    ]
     del described.uns["bulk_labels_colors"]
     ax = ssc.pl.association(described, "bulk_labels", show=False)
     assert not ax.artists
@@ -121,7 +122,7 @@ def test_labels_of_features_are_on_the_rows(described):
 
 
 def test_column_of_obs_that_was_not_tested(described):
-    with pytest.raises(KeyError, match=r"obs\['louvain'\]; tested: 'bulk_labels', 'phase'.*feature_association"):
+    with pytest.raises(KeyError, match=r"with 'louvain'. Available: 'bulk_labels', 'phase'.*feature_association"):
         ssc.pl.association(described, "louvain")
 
 
@@ -131,7 +132,7 @@ def test_unknown_value(described):
 
 
 def test_column_of_obs_may_be_gone(described):
-    """The table stands on its own."""
+    """The table is enough."""
     del described.obs["phase"]
     ax = ssc.pl.association(described, "phase", show=False)
     assert list(shown(ax).columns) == ["G1", "G2M", "S"]
@@ -148,7 +149,7 @@ def test_many_long_category_names_fit(described):
     fig.canvas.draw()
     ticks = fig.axes[0].get_xticklabels()
     boxes = [t.get_window_extent() for t in ticks]
-    # at 45 degrees, neighbours are apart when their anchors are further apart than a line is high
+    # at 45 degrees, neighbors are apart when their anchors are further apart than a line is high
     pitch = np.diff([fig.axes[0].transData.transform((x, 0))[0] for x in fig.axes[0].get_xticks()])
     assert pitch.min() / np.sqrt(2) > 0.8 * ticks[0].get_fontsize() * fig.dpi / 72
     assert min(b.y0 for b in boxes) >= -1

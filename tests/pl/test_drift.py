@@ -35,7 +35,7 @@ def test_one_row_a_feature_largest_drift_first(applied):
     assert axes.get_title(loc="left") == "unexplained: query 30.0%, reference 20.0%"
 
 
-def test_features_asked_for(applied):
+def test_named_features(applied):
     axes = ssc.pl.drift(applied, ["sae_3", 5], show=False)
     assert {text.get_text() for text in axes.get_yticklabels()} == {"sae_3", "sae_5"}
 

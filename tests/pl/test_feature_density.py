@@ -26,7 +26,7 @@ def test_points_are_density_and_mean_activation(described):
     assert axes["density"].get_shared_x_axes().joined(axes["density"], axes["mean_active"])
 
 
-def test_share_of_dead_features_is_told(described):
+def test_title_gives_the_share_of_dead_features(described):
     axes = ssc.pl.feature_density(described, show=False)
     assert axes["density"].get_title(loc="right") == "1 of 64 dead (1.6%)"
     described.uns["sae"]["features"]["density"] = 0.0

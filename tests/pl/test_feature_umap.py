@@ -67,8 +67,8 @@ def test_wrong_number_of_bounds_or_titles(described):
         ssc.pl.feature_umap(described, ["sae_1", "sae_2"], title="one")
 
 
-def test_weak_activation_is_told_from_silence():
-    """In grey print too: the palest active colour is darker than silent grey."""
+def test_weak_activation_differs_from_silence():
+    """In gray print too: the palest active color is darker than silent gray."""
 
     def luminance(color):
         return np.dot(colors.to_rgb(color), [0.2126, 0.7152, 0.0722])
@@ -76,14 +76,14 @@ def test_weak_activation_is_told_from_silence():
     ramp = _style.activation_cmap()(np.linspace(0, 1, 32))[:, :3]
     lightness = [luminance(c) for c in ramp]
     assert lightness[0] < luminance(_style.SILENT) - 0.05
-    assert (np.diff(lightness) < 0).all()  # monotone: legible without any colour vision
+    assert (np.diff(lightness) < 0).all()  # monotone: legible without any color vision
 
 
 def test_dead_feature_says_so(described):
     ax = ssc.pl.feature_umap(described, "sae_63", show=False)
     assert len(ax.collections[0].get_offsets()) == described.n_obs
     assert [t.get_text() for t in ax.texts] == ["no active cells"]
-    assert len(ax.figure.axes) == 1  # no colour bar
+    assert len(ax.figure.axes) == 1  # no color bar
 
 
 def test_a_code_active_in_every_cell(described):

@@ -74,7 +74,7 @@ def test_bad_input_is_refused(table):
         ssc.pl.representations(table[["value"]])
     with pytest.raises(TypeError, match="found AnnData"):
         ssc.pl.representations(ssc.datasets.pbmc68k_reduced())
-    with pytest.raises(KeyError, match=r"The table has no metric 'auc'. It has 'singular'"):
+    with pytest.raises(KeyError, match=r"Did not find metric 'auc'. Available: 'singular'"):
         ssc.pl.representations(table, ["auroc", "auc"])
-    with pytest.raises(KeyError, match=r"no label_key 'x'. It has 'type', 'donor'"):
+    with pytest.raises(KeyError, match=r"Did not find label_key 'x'. Available: 'type', 'donor'"):
         ssc.pl.representations(table, label_key="x")

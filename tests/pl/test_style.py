@@ -44,8 +44,8 @@ def test_blank_labels(label):
 
 def test_colors_need_one_for_each_category(described):
     names = list(described.obs["bulk_labels"].cat.categories)
-    found = _style.category_colors(described, "bulk_labels", names[:2])
-    assert list(found) == names[:2]
+    stored = _style.category_colors(described, "bulk_labels", names[:2])
+    assert list(stored) == names[:2]
     described.uns["bulk_labels_colors"] = described.uns["bulk_labels_colors"][:3]
     assert _style.category_colors(described, "bulk_labels", names) is None
     assert _style.category_colors(described, "louvain", ["no such category"]) is None

@@ -68,7 +68,7 @@ def test_without_labels_features_are_ranked(suppressed):
 
 
 def test_what_is_missing_is_named(suppressed):
-    with pytest.raises(KeyError, match=r"No label 'louvain' was handed over. There are 'bulk_labels', 'phase'"):
+    with pytest.raises(KeyError, match=r"Did not find label_key 'louvain'. Available: 'bulk_labels', 'phase'"):
         ssc.pl.suppression(suppressed, label_key="louvain")
     with pytest.raises(ValueError, match="Unknown metric: 'f1'"):
         ssc.pl.suppression(suppressed, metric="f1")

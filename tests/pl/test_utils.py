@@ -188,8 +188,8 @@ def test_where_a_figure_goes(save, expected):
     import scanpy as sc
 
     sc.settings.figdir = "figures"
-    found = _utils.save_path("plot", save)
-    assert (None if found is None else found.as_posix()) == expected
+    path = _utils.save_path("plot", save)
+    assert (None if path is None else path.as_posix()) == expected
 
 
 def test_path_object_without_folder_is_a_path(tmp_path):

@@ -1,4 +1,4 @@
-"""Plots of features, in scanpy's manner: they never change what they are given."""
+"""Plots of features, in scanpy's manner: they never change their input."""
 
 from __future__ import annotations
 

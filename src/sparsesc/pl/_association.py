@@ -10,11 +10,12 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import blended_transform_factory
 
-from sparsesc._values import as_list, check_choice, check_positive_int, listing
+from sparsesc._values import check_choice, check_positive_int
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from ._utils import Drawn, Save
 
-# What a measure is called, where it says nothing, and its ends when it has natural ones.
+# Name of each value, where it means nothing, and its ends if it has natural ones.
 _VALUES: dict[str, tuple[str, float | None, tuple[float, float] | None]] = {
     "auroc": ("AUROC", 0.5, (0.0, 1.0)),
     "pearson_r": ("Pearson r", 0.0, None),
@@ -31,10 +32,11 @@ _VALUES: dict[str, tuple[str, float | None, tuple[float, float] | None]] = {
     "mean_in": ("mean activation inside", None, None),
     "mean_out": ("mean activation outside", None, None),
 }
-_STRIP = 0.09  # inches across the strip of category colours
+_STRIP = 0.09  # inches across the strip of category colors
 _GAP = 0.35  # cells of the heat map between two obs columns
 
 
+@plot_of("feature_association")
 def association(
     adata: AnnData | MuData,
     label_key: str | Sequence[str] | None = None,
@@ -57,12 +59,8 @@ def association(
 
     Parameters
     ----------
-    adata
-        Cells with the results of :func:`sparsesc.tl.feature_association`.
     label_key
         Column (or columns) of ``obs`` whose categories are shown. ``None``: all that were tested.
-    key
-        Name of the sparse autoencoder.
     value
         Column of the table to show.
     features
@@ -71,90 +69,84 @@ def association(
         How many features to choose: the best of each category (the largest `value`) first, so that every category shows
         the best there is for it, then those with the largest value anywhere.
     cmap
-        Colour map. ``None``: blue to red around the value that means nothing (AUROC 0.5, r 0), or one colour from 0.
+        Color map. ``None``: blue to red around the value that means nothing (AUROC 0.5, r 0), or one color from 0.
     vmin, vmax
-        Ends of the colour scale.
+        Ends of the color scale.
     swap_axes
         Categories as rows, features as columns.
-    figsize
-        Width and height in inches. ``None``: from the number of rows and columns.
-    ax
-        Axes to draw on.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``association{suffix}``, as in scanpy;
-        a ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
-
-    Returns
-    -------
-    The figure with ``return_fig=True``; else with ``show=False`` the axes; else ``None``. `adata` stays as it is.
 
     Raises
     ------
     KeyError
         If there is no such sparse autoencoder or feature, associations were not computed, or not with `label_key`.
     ValueError
-        If `value` is unknown.
+        If `value` is unknown, no chosen feature was tested, or an option is out of its range.
+
+    See Also
+    --------
+    sparsesc.get.association : The same values as a table.
+    sparsesc.tl.annotate_features : Names features after the categories that they match.
 
     Notes
     -----
     The features shown were chosen for these very labels, so the diagonal looks good by construction: among many
     features some match by chance. Compare with a random code of the same size, or with labels of cells that were not
     used to choose.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.feature_association(adata, "bulk_labels")
+    >>> ax = ssc.pl.association(adata, n_shown=10, show=False)
+    >>> len(ax.get_yticklabels()), [label.get_text() for label in ax.get_xticklabels()][:2]
+    (10, ['CD4+/CD25 T Reg', 'CD4+/CD45RA+/CD25- Naive T'])
     """
     check_choice(value, _VALUES, name="value")
     n_shown = check_positive_int(n_shown, name="n_shown")
     table = check.get_table(adata, key, _keys.ASSOCIATION)
-    keys = _keys_shown(table, label_key)
+    tested = list(dict.fromkeys(table["key"].astype(str)))
+    run = f" Run ssc.tl.feature_association(adata, {label_key!r}) first."
+    keys = _utils.known_names(label_key, tested, "associations with", run)
     wide = wide_table(adata, table, keys, value)
-    if features is None:
-        shown = clearest(wide, n_shown)
-    else:
-        shown = [f for f in check.feature_names(adata, features, key) if f in wide.index]
-        if not shown:
-            msg = "None of these features has associations: they were not tested. Leave features out to see others."
-            raise ValueError(msg)
-    wide = on_diagonal(wide.loc[shown])
+    shown = clearest(wide, n_shown) if features is None else check.feature_names(adata, features, key)
+    wide = on_diagonal(wide.loc[[f for f in shown if f in wide.index]])
+    if wide.empty:
+        msg = "None of these features has associations: they were not tested. Leave features out to see others."
+        raise ValueError(msg)
     titles = _style.feature_titles(check.get_feature_table(adata, key), list(wide.index))
 
     rows = [_style.wrap(titles[f], 40 if swap_axes else 44, 1) for f in wide.index]
     columns = [_style.wrap(str(c), 34, 1) for c in wide.columns.get_level_values("category")]
     blocks = list(wide.columns.get_level_values("key"))
-    colors = [_column_color(adata, *pair) for pair in wide.columns]
+    colors = [(_style.category_colors(adata, label, [name]) or {}).get(name) for label, name in wide.columns]
     n_rows, n_columns = wide.shape
     long, short = max(map(len, rows)), max(map(len, columns))
     if swap_axes:
         size = (1.9 + 0.26 * n_rows + 0.085 * short, 0.9 + 0.26 * n_columns + 0.08 * long)
     else:
         size = (1.9 + 0.30 * n_columns + 0.085 * long, 0.9 + 0.22 * n_rows + 0.075 * short)
-    width, height = (_utils.text_scale() * inches for inches in size) if figsize is None else figsize
-    fig, ax_heat = _utils.one_axes(ax, width, height)
+    width, height = _utils.figure_size(figsize, *size)
+    fig, heat = _utils.one_axes(ax, width, height)
 
     name, center, full = _VALUES[value]
     low, high = _style.limits(wide.to_numpy(), center=center, full=full)
     norm = Normalize(low if vmin is None else vmin, high if vmax is None else vmax)
     chosen = _style.get_cmap(cmap, "viridis" if center is None else "RdBu_r")
-    _draw(ax_heat, wide.to_numpy(), rows, columns, blocks, colors, norm=norm, cmap=chosen, swap=swap_axes)
-    bar = fig.colorbar(
-        ax_heat.collections[0], ax=ax_heat, pad=0.02, shrink=min(1.0, 2.0 / height), aspect=14, anchor=(0, 1)
-    )
-    bar.set_label(name)
-    bar.outline.set_visible(False)
-    return _utils.finish(fig, ax_heat, name="association", ax=ax, show=show, save=save, return_fig=return_fig)
+    _draw(heat, wide.to_numpy(), rows, columns, blocks, colors, norm=norm, cmap=chosen, swap=swap_axes)
+    _style.heat_map_colorbar(fig, heat, heat.collections[0], name, height)
+    return _utils.finish(fig, heat, name="association", ax=ax, show=show, save=save, return_fig=return_fig)
 
 
 def wide_table(adata: AnnData | MuData, table: pd.DataFrame, keys: list[str], value: str) -> pd.DataFrame:
     """Features x (key, category), categories in the order of ``obs``."""
     blocks = {}
     for label_key in keys:
-        rows = table[table["key"].astype(str) == label_key]
-        found = rows["category"].astype(str)
-        block = pd.DataFrame({"f": rows["feature"].astype(str), "c": found, "v": rows[value].astype(float)})
-        block = block.pivot(index="f", columns="c", values="v")
-        order = list(dict.fromkeys(found))
+        rows = table[table["key"].astype(str) == label_key].astype({"feature": str, "category": str, value: float})
+        block = rows.pivot(index="feature", columns="category", values=value)
+        order = list(dict.fromkeys(rows["category"]))
         if label_key in adata.obs.columns:
             known = pd.Categorical(adata.obs[label_key]).categories.astype(str)
             order = [c for c in known if c in block] + [c for c in order if c not in known]
@@ -177,26 +169,6 @@ def on_diagonal(wide: pd.DataFrame) -> pd.DataFrame:
     return wide.iloc[np.lexsort((-values.max(1), best))]
 
 
-def _keys_shown(table: pd.DataFrame, label_key: str | Sequence[str] | None) -> list[str]:
-    tested = list(dict.fromkeys(table["key"].astype(str)))
-    if label_key is None:
-        return tested
-    keys = as_list(label_key)
-    missing = [k for k in keys if k not in tested]
-    if missing:
-        msg = (
-            f"No associations with obs[{missing[0]!r}]; tested: {listing(tested)}. "
-            f"Run ssc.tl.feature_association(adata, {missing[0]!r}) first."
-        )
-        raise KeyError(msg)
-    return keys
-
-
-def _column_color(adata: AnnData | MuData, label_key: str, category: str) -> str | None:
-    colors = _style.category_colors(adata, label_key, [category])
-    return None if colors is None else colors[category]
-
-
 def _draw(
     ax: Axes,
     values: np.ndarray,
@@ -209,7 +181,7 @@ def _draw(
     cmap: Colormap,
     swap: bool,
 ) -> None:
-    """One mesh for each obs column, with a gap between them and a strip of the categories' own colours."""
+    """One mesh for each obs column, with a gap between them and a strip of the colors of the categories."""
     ends = np.cumsum([len(list(block)) for _, block in groupby(blocks)])
     starts = np.concatenate([[0], ends[:-1]])
     left = np.arange(len(columns)) + _GAP * np.repeat(np.arange(len(ends)), ends - starts)

@@ -8,6 +8,7 @@ import pandas as pd
 from sparsesc.get import count_diagnostics as read
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,6 +26,7 @@ _NAMES = {
 }
 
 
+@plot_of("count_diagnostics")
 def count_diagnostics(
     adata: AnnData | MuData,
     *,
@@ -35,48 +37,34 @@ def count_diagnostics(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """Mean and variance of each gene with the family that fits it, its zeros, and how often each family is best.
-
-    Parameters
-    ----------
-    adata
-        Object with the tables of :func:`sparsesc.tl.count_diagnostics`.
-    key
-        Entry of ``uns``.
-    figsize
-        Width and height in inches.
-    ax
-        Axes whose place all panels take.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``count_diagnostics{suffix}``, as in scanpy; a ``Path``,
-        or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
+    """How noisy the counts of genes are: variance and zeros by mean, and which distribution fits how many genes best.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes: ``"variance"``, ``"zeros"``
-    (observed less expected share of zeros) and ``"families"``; else ``None``. `adata` stays as it is.
+    a dictionary of the axes: ``"variance"``, ``"zeros"`` (observed less expected share of zeros) and ``"families"``
 
-    Raises
-    ------
-    KeyError
-        If there are no such tables.
+    See Also
+    --------
+    sparsesc.get.count_diagnostics : The tables behind the panels.
 
     Notes
     -----
     The dashed line is the variance of Poisson variables in cells of these sizes, the full line adds the median
-    overdispersion. Rates may differ between groups of cells that were named; the lines do not show that.
+    overdispersion. Rates may differ between the groups of cells that were named; the lines do not show that.
+
+    Examples
+    --------
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.simulate_programs(n_cells=300, count_noise="poisson")
+    >>> ssc.tl.count_diagnostics(adata)
+    >>> axes = ssc.pl.count_diagnostics(adata, show=False)
+    >>> list(axes)
+    ['variance', 'zeros', 'families']
     """
     table, families = read(adata, "genes", key=key), read(adata, "families", key=key)
     summary = read(adata, "summary", key=key).set_index("statistic")["value"]
-    scale = _utils.text_scale()
-    fig, grid = _utils.area(
-        ax, (10.6 * scale, 3.4 * scale) if figsize is None else figsize, 1, 3, width_ratios=[1.1, 1.1, 0.8]
-    )
-    axes = {name: fig.add_subplot(grid[0, i]) for i, name in enumerate(("variance", "zeros", "families"))}
+    size = _utils.figure_size(figsize, 10.6, 3.4)
+    fig, axes = _utils.panel_row(ax, size, ["variance", "zeros", "families"], width_ratios=[1.1, 1.1, 0.8])
     _variance(axes["variance"], table, summary)
     _zeros(axes["zeros"], table)
     _families(axes["families"], families)
@@ -89,8 +77,8 @@ def _variance(ax: Axes, table: pd.DataFrame, summary: pd.Series) -> None:
     mean, variance = table["mean"].to_numpy(float), table["variance"].to_numpy(float)
     rasterized = _utils.rasterize(len(table))
     for family, color in _COLORS.items():
-        own = (table["family"] == family).to_numpy()
-        ax.scatter(mean[own], variance[own], s=6, color=color, alpha=0.5, linewidths=0, rasterized=rasterized)
+        best = (table["family"] == family).to_numpy()
+        ax.scatter(mean[best], variance[best], s=6, color=color, alpha=0.5, linewidths=0, rasterized=rasterized)
     x = np.geomspace(mean.min(), mean.max(), 100)
     second = x**2 * (1 + summary["size_cv2"])  # mean square of the expected counts
     poisson = x + x**2 * summary["size_cv2"]
@@ -99,7 +87,7 @@ def _variance(ax: Axes, table: pd.DataFrame, summary: pd.Series) -> None:
     if phi > 0:  # nan where no gene is expressed enough to tell
         ax.plot(x, poisson + phi * second, color="black", lw=1, label=f"overdispersion {phi:.2g}")
     ax.set(xscale="log", yscale="log", xlabel="Mean count", ylabel="Variance")
-    ax.legend(loc="upper left", frameon=False, fontsize="small", handlelength=1.6)
+    _style.legend(ax, loc="upper left", handlelength=1.6)
 
 
 def _zeros(ax: Axes, table: pd.DataFrame) -> None:
@@ -111,7 +99,7 @@ def _zeros(ax: Axes, table: pd.DataFrame) -> None:
         ax.scatter([], [], s=16, color=_COLORS[family], label=_NAMES[family])
     ax.axhline(0, color="black", lw=0.8, zorder=0)
     ax.set(xscale="log", xlabel="Mean count", ylabel="Zeros: observed - expected\n(% of cells)")
-    ax.legend(loc="best", frameon=False, fontsize="small", handletextpad=0.1)
+    _style.legend(ax, loc="best", handletextpad=0.1)
 
 
 def _families(ax: Axes, families: pd.DataFrame) -> None:

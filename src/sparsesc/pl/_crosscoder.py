@@ -9,6 +9,7 @@ from sparsesc import get
 from sparsesc.door import _checks as check
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +22,7 @@ _GAP = 3.0  # bars between kinds
 _FIRST = (_style.BLUE, _style.ORANGE)
 
 
+@plot_of("fit_crosscoder")
 def crosscoder(
     adata: AnnData | MuData,
     *,
@@ -31,39 +33,37 @@ def crosscoder(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """Whose features are they? The share of each embedding in every feature of a crosscoder.
+    """Which features belong to which embedding: the share of each embedding in every feature of a crosscoder.
 
     Parameters
     ----------
-    adata
-        Cells after :func:`sparsesc.tl.fit_crosscoder`.
     key
         Name of the crosscoder.
-    figsize
-        Width and height in inches.
-    ax
-        Axes to draw on.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``crosscoder{suffix}``, as in scanpy; a ``Path``, or a
-        string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
-
-    Returns
-    -------
-    The figure with ``return_fig=True``; else the axes with ``show=False``; else ``None``. `adata` stays as it is.
 
     Raises
     ------
     KeyError
         If there is no such crosscoder.
 
+    See Also
+    --------
+    sparsesc.get.crosscoder : The same values as tables.
+
     Notes
     -----
-    One bar a living feature, ordered by the share of the first embedding within each kind. The numbers in brackets are
-    those of crosscoders that were fitted to shuffled cells, of which nothing can be shared.
+    Each bar is a living feature. Within each kind, bars are ordered by the share of the first embedding. The numbers in
+    parentheses are those of crosscoders that were fitted to shuffled cells, between which nothing can be shared.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> adata.obsm["X_first"], adata.obsm["X_rest"] = adata.obsm["X_pca"][:, :5], adata.obsm["X_pca"][:, 5:]
+    >>> ssc.tl.fit_crosscoder(adata, use_reps=["X_first", "X_rest"], max_steps=50)
+    >>> ax = ssc.pl.crosscoder(adata, show=False)
+    >>> ax.get_ylabel()
+    "Share of the feature's direction"
     """
     counts = get.crosscoder(adata, key, table="counts").set_index("kind")
     explained = get.crosscoder(adata, key)
@@ -76,9 +76,7 @@ def crosscoder(
     groups = [rows[np.argsort(-shares[rows, 0], kind="stable")] for rows in groups]
     starts = np.cumsum([0, *[len(rows) + _GAP * (len(rows) > 0) for rows in groups]])
     total = starts[-1] - _GAP
-    scale = _utils.text_scale()
-    size = (float(np.clip(0.045 * total, 4.6, 9.0)) * scale, 3.0 * scale) if figsize is None else figsize
-    fig, panel = _utils.one_axes(ax, *size)
+    fig, panel = _utils.one_axes(ax, *_utils.figure_size(figsize, float(np.clip(0.045 * total, 4.6, 9.0)), 3.0))
     colors = [*_FIRST, *mpl.colormaps["Dark2"].colors][: len(names)]  # type: ignore[attr-defined]
     for start, rows in zip(starts, groups, strict=False):
         below = np.zeros(len(rows))
@@ -96,7 +94,7 @@ def crosscoder(
     panel.set_xticks(middles, titles)
     panel.tick_params(axis="x", length=0)
     panel.set(xlim=(-1, total), ylim=(0, 1), ylabel="Share of the feature's direction")
-    panel.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0)
+    _style.legend(panel, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0)
     panel.grid(visible=False)
     _style.tidy(panel)
     return _utils.finish(fig, panel, name="crosscoder", ax=ax, show=show, save=save, return_fig=return_fig)

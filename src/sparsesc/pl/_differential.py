@@ -12,6 +12,7 @@ from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,6 +27,7 @@ _VALUES = {"logfc": "log2 fold change", "score": "t", "effect": "difference"}
 _SMALLEST = 1e-300
 
 
+@plot_of("differential_features")
 def differential(
     adata: AnnData | MuData,
     features: str | int | Sequence[str | int] | None = None,
@@ -44,61 +46,63 @@ def differential(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """Features between conditions: all tests at once, or the samples behind some of them.
+    """Features that differ between conditions: all tests at once, or the samples behind some of them.
 
     Parameters
     ----------
-    adata
-        Cells with the results of :func:`sparsesc.tl.differential_features`.
     features
-        Features to show. ``None``: all in a volcano, the eight with the smallest p among ``"samples"``.
-    key
-        Name of the sparse autoencoder.
+        Features to show. ``None``: all in a volcano, the eight with the smallest p-values among ``"samples"``.
     kind
-        ``"volcano"``: change against p-value, one panel a group. ``"samples"``: one panel a feature with one point a
-        sample; samples that were seen under several conditions are joined by lines. ``None``: samples when features
-        are named, otherwise the volcano.
+        ``"volcano"``: change against p-value, one panel for each group. ``"samples"``: one panel for each feature with
+        one point for each sample; lines join samples that were seen under several conditions. ``None``: samples when
+        features are named, otherwise the volcano.
     measure
         ``"mean"`` (activation) or ``"active"`` (share of cells). ``None``: the mean where it was tested.
     group
-        Show this group only. ``None``: all groups in a volcano; among ``"samples"`` that with the smallest p.
+        Show this group only. ``None``: all groups in a volcano; among ``"samples"`` the one with the smallest p-value.
     condition
-        Compare this condition with the reference. ``None``: all in ``"samples"``, the one with the smallest p in a
-        volcano.
+        Compare this condition with the reference. ``None``: all in ``"samples"``, the one with the smallest p-value in
+        a volcano.
     value
         Column of the table on the horizontal axis of the volcano.
     n_labels
         Features to name in each panel of the volcano, of those with `padj` below `alpha`.
     alpha
         Limit of the adjusted p-value.
-    ncols
-        Panels in a row.
-    ax
-        Axes to draw on, for one panel.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``differential{suffix}``, as in scanpy;
-        a ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` the axes, or a list of them for several panels; else
-    ``None``. `adata` stays as it is.
+    the axes, or a list of them for several panels
 
     Raises
     ------
-    KeyError
-        If there is no such sparse autoencoder or feature, or the table was not computed.
     ValueError
         If the features, the group, the condition or the measure were not tested, or an option is out of its range.
+
+    See Also
+    --------
+    sparsesc.get.differential : The tests as a table.
 
     Notes
     -----
     The samples are computed from the codes as they are now, with the columns of ``obs`` that the test used; the means
     they show are not corrected for covariates.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> adata.obs["donor"] = [f"donor {i % 6}" for i in range(adata.n_obs)]
+    >>> adata.obs["treated"] = ["yes" if i % 2 else "no" for i in range(adata.n_obs)]
+    >>> ssc.tl.differential_features(adata, "treated", sample_key="donor")
+    >>> ax = ssc.pl.differential(adata, show=False)
+    >>> ax.get_title()
+    'yes vs no'
+    >>> axes = ssc.pl.differential(adata, ["sae_0", "sae_1"], show=False)
+    >>> len(axes)
+    2
     """
     if kind is None:
         kind = "volcano" if features is None else "samples"

@@ -13,6 +13,7 @@ from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,6 +27,7 @@ _CHOSEN = 10
 _SMALLEST, _LARGEST = 6.0, 150.0  # areas of dots, points squared
 
 
+@plot_of("feature_enrichment")
 def enrichment(
     adata: AnnData | MuData,
     features: str | int | Sequence[str | int] | None = None,
@@ -42,16 +44,12 @@ def enrichment(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """Dot plot of gene sets and features: colour is the score, size the adjusted p-value.
+    """Dot plot of gene sets and features: color is the score, size the adjusted p-value.
 
     Parameters
     ----------
-    adata
-        Cells with the results of :func:`sparsesc.tl.feature_enrichment`.
     features
         Features to show. ``None``: the ten with the smallest adjusted p-values.
-    key
-        Name of the sparse autoencoder.
     n_terms
         Terms to choose for each feature: of those with a positive score, the smallest adjusted p-values (then the
         largest scores), and below `alpha` except for the first. Terms are shown for all features.
@@ -60,37 +58,37 @@ def enrichment(
     max_log10
         -log10 of the adjusted p-value from which dots have the same, largest size.
     cmap
-        Colour map. ``None``: blue to red around 0 where scores have both signs, else one colour from 0.
+        Color map. ``None``: blue to red around 0 where scores have both signs, else one color from 0.
     vmax
-        End of the colour scale.
-    figsize
-        Width and height in inches. ``None``: from the number of terms and features.
-    ax
-        Axes to draw on.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``enrichment{suffix}``, as in scanpy;
-        a ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
-
-    Returns
-    -------
-    The figure with ``return_fig=True``; else with ``show=False`` the axes; else ``None``. `adata` stays as it is.
+        End of the color scale.
 
     Raises
     ------
-    KeyError
-        If there is no such sparse autoencoder or feature, or enrichment was not computed.
     ValueError
         If none of the features was tested, or an option is out of its range.
+
+    See Also
+    --------
+    sparsesc.get.enrichment : The same values as a table.
+    sparsesc.pl.genes : The genes behind the gene sets.
 
     Notes
     -----
     A missing dot means that the table has no such row: :func:`~sparsesc.tl.feature_enrichment` keeps the best terms of
     each feature only (``n_top=None`` keeps all). Overlapping gene sets light up together; several dots in a column
-    are not several findings.
+    are not several discoveries.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.feature_genes(adata)
+    >>> ssc.tl.feature_enrichment(adata, ssc.datasets.gene_sets("immune_markers"))
+    >>> ax = ssc.pl.enrichment(adata, ["sae_0", "sae_1"], show=False)
+    >>> sorted(label.get_text() for label in ax.get_xticklabels())
+    ['sae_0', 'sae_1']
     """
     n_terms = check_positive_int(n_terms, name="n_terms")
     if not max_log10 > 0:
@@ -99,10 +97,8 @@ def enrichment(
     table = check.get_table(adata, key, _keys.ENRICHMENT)
     table[["feature", "term"]] = table[["feature", "term"]].astype(str)
     table = best_first(table)
-    if features is None:
-        names = list(dict.fromkeys(table["feature"]))[:_CHOSEN]
-    else:
-        names = check.feature_names(adata, features, key)
+    best = list(dict.fromkeys(table["feature"]))[:_CHOSEN]
+    names = best if features is None else check.feature_names(adata, features, key)
     _utils.check_tested(table, names, "enrichment")
     titles = _style.feature_titles(check.get_feature_table(adata, key), names)
     terms, names = _diagonal(table, names, n_terms, alpha)
@@ -113,8 +109,7 @@ def enrichment(
     heights = np.array([0.12 + 0.14 * (1 + r.count("\n")) for r in rows])
     width = 2.2 + 0.34 * len(names) + 0.08 * max(len(line) for r in rows for line in r.split("\n"))
     height = max(2.8, 0.6 + heights.sum()) + 0.06 * max(map(len, columns))
-    scale = _utils.text_scale()
-    fig, dots = _utils.one_axes(ax, *((scale * width, scale * height) if figsize is None else figsize))
+    fig, dots = _utils.one_axes(ax, *_utils.figure_size(figsize, width, height))
 
     y = np.cumsum(heights) - heights / 2
     y /= heights.mean()
@@ -175,7 +170,7 @@ def _diagonal(table: pd.DataFrame, names: list[str], n_terms: int, alpha: float)
     best = {}
     for name in names:
         rows = top_terms(table[table["feature"] == name], n_terms)
-        # one term shows what there is, also where nothing is significant
+        # the first term is shown even where nothing is significant
         best[name] = rows["term"][(rows["padj"] < alpha) | (np.arange(len(rows)) == 0)].tolist()
     first = list(dict.fromkeys(terms[0] for terms in best.values() if terms))
     order = sorted(names, key=lambda f: first.index(best[f][0]) if best[f] else len(first))
@@ -188,16 +183,15 @@ def _size_legend(ax: Axes, max_log10: float, alpha: float) -> Legend:
     handles = [_dot(f"{v:g}", dot_areas(np.array([10.0**-v]), max_log10)[0], "none") for v in levels]
     handles[-1].set_label(f"≥ {max_log10:g}")
     handles.append(_dot(f"padj < {alpha:g}", 60.0, "black"))
-    return ax.legend(
+    return _style.legend(
+        ax,
         handles=handles,
         title=r"$-\log_{10}$ padj",
+        title_fontsize="small",
+        alignment="left",
         loc="upper left",
         bbox_to_anchor=(0.08, 0.0),
         bbox_transform=_utils.inches_from(ax, (1, 1)),
-        frameon=False,
-        fontsize="small",
-        title_fontsize="small",
-        alignment="left",
         borderaxespad=0,
         labelspacing=0.8,
     )

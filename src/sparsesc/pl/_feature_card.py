@@ -12,6 +12,7 @@ from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 
 from . import _style, _utils
+from ._docs import plot_of
 from ._enrichment import best_first, top_terms
 from ._feature_umap import coordinates, draw_activation
 from ._genes import draw_genes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ._utils import Drawn, Save
 
 
+@plot_of("fit_sae")
 def feature_card(
     adata: AnnData | MuData,
     feature: str | int,
@@ -46,12 +48,8 @@ def feature_card(
 
     Parameters
     ----------
-    adata
-        Cells with a fitted sparse autoencoder.
     feature
         Name (or position) of the feature.
-    key
-        Name of the sparse autoencoder.
     groupby
         Column of ``obs`` whose categories are compared. ``None``: the one with the category that the feature is named
         after or matches best, by :func:`sparsesc.tl.feature_association`, if that was computed.
@@ -65,35 +63,42 @@ def feature_card(
         Gene sets to show: of those with a positive score, the smallest adjusted p-values.
     alpha
         Genes and gene sets whose adjusted p-value is below this are filled, others outlined.
-    figsize
-        Width and height in inches. ``None``: from the panels.
     ax
         Axes whose place the card takes; their figure should have ``layout="constrained"``.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``feature_card{suffix}``, as in scanpy;
-        a ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes: ``"embedding"``, ``"share"``
-    and ``"activation"`` (by category), ``"genes"``, ``"enrichment"``, those that there are; else ``None``. `adata`
-    stays as it is.
+    a dictionary of the axes that were drawn: ``"embedding"``, ``"share"`` and ``"activation"`` (by category),
+    ``"genes"``, ``"enrichment"``
 
     Raises
     ------
     KeyError
         If there is no such sparse autoencoder, feature (lists the closest), basis or column of ``obs``.
     ValueError
-        If `groupby` holds numbers, or there is nothing to draw.
+        If `groupby` holds numbers, there is nothing to draw, or an option is out of its range.
+
+    See Also
+    --------
+    sparsesc.pl.feature_umap : Several features on an embedding.
+    sparsesc.pl.association : Many features against labels.
+    sparsesc.pl.genes : The genes of several features.
 
     Notes
     -----
     Panels whose table was not computed are left out; a hint in the log names the function. Boxes are the quartiles of
     the active cells only, whiskers their 5th and 95th percentiles.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.feature_genes(adata)
+    >>> axes = ssc.pl.feature_card(adata, "sae_0", groupby="bulk_labels", show=False)
+    >>> list(axes)
+    ['embedding', 'share', 'activation', 'genes']
     """
     name = check.feature_names(adata, [feature], key)[0]
     n_groups = check_positive_int(n_groups, name="n_groups")
@@ -103,7 +108,8 @@ def feature_card(
     table.index = table.index.astype(str)
     values = check.get_codes(adata, key)[:, [table.index.get_loc(name)]].toarray().ravel()
     match = _best_match(adata, key, name, table.loc[name], groupby)
-    groupby = match[0] if groupby is None and match is not None else groupby
+    if groupby is None and match is not None:
+        groupby = match[0]
     groups = None if groupby is None else check.get_obs_column(adata, groupby)
     if groups is not None and pd.api.types.is_float_dtype(groups):
         msg = (
@@ -121,8 +127,7 @@ def feature_card(
         raise ValueError(msg)
     places, ratios = _layout(cells)
     nrows = 1 + max(row for row, _, _ in places.values())
-    scale = _utils.text_scale()
-    size = ((0.6 + 2.3 * sum(ratios)) * scale, (3.4 * nrows + 0.3) * scale) if figsize is None else figsize
+    size = _utils.figure_size(figsize, 0.6 + 2.3 * sum(ratios), 3.4 * nrows + 0.3)
     fig, grid = _utils.area(ax, size, nrows, len(ratios), width_ratios=ratios)
     specs = {part: grid[row, start:stop] for part, (row, start, stop) in places.items()}
 
@@ -148,7 +153,7 @@ def feature_card(
     text = _style.wrap(_style.feature_titles(table, [name])[name], 80 if ax is None else 40, 2)
     if ax is None:
         fig.suptitle(text, x=0.01, ha="left", weight="bold")
-    else:  # the title of the figure is not ours
+    else:  # the title of the figure belongs to the user
         first = next(iter(axes.values()))
         below = first.get_title() or first.get_title(loc="left")
         first.set_title("")
@@ -159,7 +164,7 @@ def feature_card(
 def _layout(cells: list[str]) -> tuple[dict[str, tuple[int, int, int]], list[float]]:
     """Row, first column and end column of each part, and the widths of the columns.
 
-    The labels have two panels side by side; what stands below them spans both.
+    The labels have two panels side by side; what is below them spans both.
     """
     pair = [0.95, 1.05]
     if len(cells) == 4:
@@ -229,8 +234,7 @@ def _draw_groups(
     right.sharey(left)
     left.barh(y, share[shown], color=colors, height=0.7)
     left.set_xlabel("share active", size="small")
-    left.set(ylim=(len(shown) - 0.4, -0.6))
-    left.set_yticks(y, [_style.wrap(names[i], 26, 2) for i in shown])
+    _style.list_rows(left, [_style.wrap(names[i], 26, 2) for i in shown], labelsize="small")
     left.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     left.locator_params(axis="x", nbins=2)
     active = [values[(labels.codes == i) & (values > 0)] for i in shown]
@@ -252,12 +256,10 @@ def _draw_groups(
     right.set_xlabel("activation where active", size="small")
     right.set_xlim(left=0)
     right.tick_params(axis="y", left=False, labelleft=False)
+    right.grid(visible=False, axis="y")
+    _style.tidy(right)
     title = groupby if match is None else f"{groupby}: {match[1]}"
     left.set_title(_style.wrap(title, 60, 2), size="medium", loc="left")
-    for panel in (left, right):
-        panel.tick_params(axis="y", length=0, labelsize="small")
-        panel.grid(visible=False, axis="y")
-        _style.tidy(panel)
 
 
 def _draw_terms(ax: Axes, rows: pd.DataFrame, n_terms: int, alpha: float) -> None:

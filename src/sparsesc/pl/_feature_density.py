@@ -9,6 +9,7 @@ from sparsesc._values import check_positive_int
 from sparsesc.door import _checks as check
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ._utils import Drawn, Save
 
 
+@plot_of("fit_sae")
 def feature_density(
     adata: AnnData | MuData,
     *,
@@ -33,41 +35,33 @@ def feature_density(
 
     Parameters
     ----------
-    adata
-        Cells with a fitted sparse autoencoder.
-    key
-        Name of the sparse autoencoder.
     bins
         Bars of the histogram.
-    figsize
-        Width and height in inches.
-    ax
-        Axes whose place both panels take.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``feature_density{suffix}``, as in scanpy;
-        a ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes, ``"density"`` (histogram)
-    and ``"mean_active"`` (mean activation in the cells where a feature is active, one point a feature); else ``None``.
-    `adata` stays as it is.
+    a dictionary of the axes: ``"density"`` (histogram) and ``"mean_active"`` (mean activation in the cells where a
+    feature is active, one point for each feature)
 
-    Raises
-    ------
-    KeyError
-        If there is no such sparse autoencoder.
-    ValueError
-        If an option is out of its range.
+    See Also
+    --------
+    sparsesc.get.features : The table of the features, with these two columns.
+    sparsesc.pl.training : How the share of dead features changed during training.
 
     Notes
     -----
     Features at the right, active in most cells, carry what cells share rather than what sets them apart; features at
     the left rest on a handful of cells. Neither end says whether a feature is meaningful.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> axes = ssc.pl.feature_density(adata, show=False)
+    >>> list(axes)
+    ['density', 'mean_active']
     """
     bins = check_positive_int(bins, name="bins")
     table = check.get_feature_table(adata, key)
@@ -76,8 +70,7 @@ def feature_density(
     alive = density > 0
     n_dead = int((~alive).sum())
 
-    scale = _utils.text_scale()
-    size = (4.6 * scale, 4.4 * scale) if figsize is None else figsize
+    size = _utils.figure_size(figsize, 4.6, 4.4)
     fig, grid = _utils.area(ax, size, 2, 1, height_ratios=[1, 1.4], **({} if ax is None else {"hspace": 0.1}))
     upper = fig.add_subplot(grid[0])
     lower = fig.add_subplot(grid[1], sharex=upper)
@@ -94,20 +87,15 @@ def feature_density(
     upper.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     upper.tick_params(axis="x", labelbottom=False)
 
+    rasterized = _utils.rasterize(len(table))
     lower.scatter(
-        density[alive],
-        strength[alive],
-        s=14,
-        color=_style.BLUE,
-        alpha=0.6,
-        linewidths=0,
-        rasterized=_utils.rasterize(len(table)),
+        density[alive], strength[alive], s=14, color=_style.BLUE, alpha=0.6, linewidths=0, rasterized=rasterized
     )
     lower.set(xlabel="Share of cells where active", ylabel="Mean activation\n(active cells)")
     narrow = ends[-1] < 100 * ends[0]
     lower.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=8))
     lower.xaxis.set_minor_locator(NullLocator())
-    lower.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+    lower.xaxis.set_major_formatter(_style.percent)
     lower.set_ylim(bottom=0)
     lower.set_xlim(ends[0] / 1.15, ends[-1] * 1.15)
     for panel in (upper, lower):

@@ -11,6 +11,7 @@ from sparsesc._values import check_positive_int, listing
 from sparsesc.door import _checks as check
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,6 +28,7 @@ _LARGEST = 60.0  # points squared
 _BASIS_NAMES = {"umap": "UMAP", "tsne": "tSNE", "pca": "PC", "diffmap": "DC", "draw_graph_fr": "FA"}
 
 
+@plot_of("fit_sae")
 def feature_umap(
     adata: AnnData | MuData,
     features: str | int | Sequence[str | int],
@@ -46,50 +48,34 @@ def feature_umap(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """Activation of features on an embedding: silent cells in grey beneath, active cells on top, the strongest last.
+    """Activation of features on an embedding: silent cells in gray beneath, active cells on top, the strongest last.
 
     Parameters
     ----------
-    adata
-        Cells with a fitted sparse autoencoder and an embedding to draw on.
     features
         Names (or positions) of features; one panel each.
-    key
-        Name of the sparse autoencoder.
     basis
-        Entry of ``obsm`` with the coordinates, cells x 2 or more; ``"umap"`` finds ``"X_umap"``.
+        Entry of ``obsm`` with the coordinates, cells x 2 or more; ``"umap"`` stands for ``"X_umap"``.
     dimensions
         The two columns of `basis` to draw.
-    ncols
-        Panels in a row.
     size
         Area of a point in points squared. ``None``: as in scanpy, 120,000 / cells, scaled by the size of the panel.
     cmap
-        Colour map of active cells. ``None``: pale orange to nearly black, legible with any colour vision.
+        Color map of active cells. ``None``: pale orange to nearly black, legible with any color vision.
     vmax
-        Activation that gets the last colour: a number, ``"p99"`` for a percentile of the *active* cells (most cells are
+        Activation that gets the last color: a number, ``"p99"`` for a percentile of the *active* cells (most cells are
         silent, so percentiles of all cells would often be 0), ``None`` for the largest; or one for each feature. The
         scale always starts at 0.
     silent_color
-        Colour of the cells where a feature is not active.
+        Color of the cells where a feature is not active.
     title
         Titles of the panels. ``None``: the feature, with its label where ``uns[key]["features"]["label"]`` has one.
     frameon
         Draw a frame around the panels. ``None``: scanpy's setting.
-    ax
-        Axes to draw on, for one feature.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``feature_umap{suffix}``, as in scanpy;
-        a ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` the axes, or a list of them for several features; else
-    ``None``. `adata` stays as it is.
+    the axes, or a list of them for several features
 
     Raises
     ------
@@ -98,39 +84,54 @@ def feature_umap(
     ValueError
         If `basis` has fewer than two columns, or an option is out of its range.
 
+    See Also
+    --------
+    sparsesc.pl.feature_card : One feature, with its labels and genes.
+    sparsesc.pl.association : Many features against labels.
+
     Notes
     -----
     In vector files, points are an image from 5,000 cells on, or with scanpy's ``vector_friendly``. Cells without
     coordinates (NaN) are left out. Distances on a UMAP are not distances in the embedding that the features were
     learned from: judge a feature by :func:`sparsesc.pl.association`, not by how compact it looks here.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> axes = ssc.pl.feature_umap(adata, ["sae_0", "sae_1"], show=False)
+    >>> [ax.get_title() for ax in axes]
+    ['sae_0', 'sae_1']
+
+    The feature that matches B cells best:
+
+    >>> ssc.tl.feature_association(adata, "bulk_labels")
+    >>> matches = ssc.get.association(adata).query("category == 'CD19+ B'").sort_values("auroc")
+    >>> ax = ssc.pl.feature_umap(adata, matches["feature"].iloc[-1], title="B cells", show=False)
     """
+    from scanpy import settings
+
     names = check.feature_names(adata, features, key)
     codes = check.get_codes(adata, key)
     coords, axis_names = coordinates(adata, basis, dimensions)
     ncols = check_positive_int(ncols, name="ncols")
     bounds = _bounds(vmax, len(names))
     table = check.get_feature_table(adata, key)
-    titles = _titles(title, list(_style.feature_titles(table, names).values()))
-    panel = _utils.panel_size()
+    titles = list(_style.feature_titles(table, names).values()) if title is None else _titles(title, len(names))
     columns = codes[:, table.index.astype(str).get_indexer(names)].tocsc()
 
-    fig, axes = _utils.panels(len(names), ncols, panel, ax)
+    frame = getattr(settings, "_frameon", True) if frameon is None else frameon
+    fig, axes = _utils.panels(len(names), ncols, _utils.panel_size(), ax)
     for i, (axis, text, bound) in enumerate(zip(axes, titles, bounds, strict=True)):
-        draw_activation(
-            axis,
-            coords,
-            columns[:, [i]].toarray().ravel(),
-            size=size,
-            cmap=cmap,
-            vmax=bound,
-            silent_color=silent_color,
-        )
+        values = columns[:, [i]].toarray().ravel()
+        draw_activation(axis, coords, values, size=size, cmap=cmap, vmax=bound, silent_color=silent_color)
         axis.set_title(_style.wrap(text, 34, 2))
         axis.set(xlabel=axis_names[0], ylabel=axis_names[1])
-        if not _frame(frameon):
+        if not frame:
             axis.set_axis_off()
-    drawn = axes[0] if len(names) == 1 else axes
-    return _utils.finish(fig, drawn, name="feature_umap", ax=ax, show=show, save=save, return_fig=return_fig)
+    return _utils.finish(fig, axes, name="feature_umap", ax=ax, show=show, save=save, return_fig=return_fig)
 
 
 def draw_activation(
@@ -143,7 +144,7 @@ def draw_activation(
     vmax: Bound = "p99",
     silent_color: str = _style.SILENT,
 ) -> tuple[PathCollection, PathCollection]:
-    """Silent cells, then active cells (values > 0) from weak to strong, with a colour bar if any is active."""
+    """Silent cells, then active cells (values > 0) from weak to strong, with a color bar if any is active."""
     placed = np.isfinite(coords).all(1)
     silent = np.flatnonzero(placed & (values <= 0))
     active = np.flatnonzero(placed & (values > 0))
@@ -173,7 +174,7 @@ def draw_activation(
 
 
 def upper_end(active: np.ndarray, vmax: Bound) -> float:
-    """The end of the colour scale, never 0."""
+    """The end of the color scale, never 0."""
     if isinstance(vmax, str):
         end = float(np.percentile(active, float(vmax[1:]))) if len(active) else 1.0
     elif vmax is None:
@@ -200,7 +201,7 @@ def coordinates(
     KeyError
         If there is no such embedding.
     ValueError
-        If it lacks the dimensions asked for.
+        If it lacks these dimensions.
     """
     slot = basis if basis in adata.obsm else f"X_{basis}"
     if slot not in adata.obsm:
@@ -210,20 +211,18 @@ def coordinates(
         )
         raise KeyError(msg)
     stored = adata.obsm[slot]
-    stored = stored.to_numpy() if isinstance(stored, pd.DataFrame) else stored
     shape = np.shape(stored)
     if len(shape) != 2 or shape[1] < 2:
         msg = f"adata.obsm[{slot!r}] must be cells x 2 (or more columns) to draw on, found shape {shape}."
         raise ValueError(msg)
-    first, second = dimensions
-    if not (0 <= first < shape[1] and 0 <= second < shape[1]):
+    if not all(0 <= dimension < shape[1] for dimension in dimensions):
         msg = f"dimensions={dimensions} are out of range: adata.obsm[{slot!r}] has {shape[1]} columns, counted from 0."
         raise ValueError(msg)
-    coords = stored[:, [first, second]]
-    coords = np.asarray(coords.toarray() if hasattr(coords, "toarray") else coords, dtype=np.float64)
+    columns = (stored.iloc if isinstance(stored, pd.DataFrame) else stored)[:, list(dimensions)]
+    coords = np.asarray(columns.toarray() if hasattr(columns, "toarray") else columns, dtype=np.float64)
     name = slot.removeprefix("X_")
-    name = _BASIS_NAMES.get(name, name)
-    return coords, (f"{name}{first + 1}", f"{name}{second + 1}")
+    first, second = (f"{_BASIS_NAMES.get(name, name)}{dimension + 1}" for dimension in dimensions)
+    return coords, (first, second)
 
 
 def _bounds(vmax: Bound | Sequence[Bound], n: int) -> list[Bound]:
@@ -232,34 +231,22 @@ def _bounds(vmax: Bound | Sequence[Bound], n: int) -> list[Bound]:
         msg = f"vmax must be one bound, or one for each of the {n} features, found {len(bounds)}."
         raise ValueError(msg)
     for bound in bounds:
-        _check_bound(bound)
+        if bound is not None and not _is_bound(bound):
+            msg = f"vmax must be a positive number, a percentile such as 'p99', or None, found {bound!r}."
+            raise ValueError(msg)
     return bounds
 
 
-def _check_bound(bound: object) -> None:
-    if bound is None:
-        return
+def _is_bound(bound: object) -> bool:
     if isinstance(bound, str):
         number = bound.removeprefix("p")
-        good = bound != number and number.replace(".", "", 1).isdigit() and float(number) <= 100
-    else:
-        good = isinstance(bound, int | float | np.number) and bool(np.isfinite(bound) and bound > 0)
-    if not good:
-        msg = f"vmax must be a positive number, a percentile such as 'p99', or None, found {bound!r}."
-        raise ValueError(msg)
+        return bound != number and number.replace(".", "", 1).isdigit() and float(number) <= 100
+    return isinstance(bound, int | float | np.number) and bool(np.isfinite(bound) and bound > 0)
 
 
-def _titles(title: str | Sequence[str] | None, default: list[str]) -> list[str]:
-    if title is None:
-        return default
+def _titles(title: str | Sequence[str], n: int) -> list[str]:
     titles = [title] if isinstance(title, str) else list(title)
-    if len(titles) != len(default):
-        msg = f"title must give one text for each of the {len(default)} features, found {len(titles)}."
+    if len(titles) != n:
+        msg = f"title must give one text for each of the {n} features, found {len(titles)}."
         raise ValueError(msg)
     return titles
-
-
-def _frame(frameon: bool | None) -> bool:
-    from scanpy import settings
-
-    return bool(getattr(settings, "_frameon", True)) if frameon is None else frameon

@@ -11,6 +11,7 @@ from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 
 from . import _style, _utils
+from ._docs import plot_of
 from ._ranked import draw_ranked
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _CHOSEN = 8
 _VALUES = {"score": "score", "logfc": "log2 fold change"}
 
 
+@plot_of("feature_genes")
 def genes(
     adata: AnnData | MuData,
     features: str | int | Sequence[str | int] | None = None,
@@ -39,16 +41,12 @@ def genes(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """Ranked genes of features, one panel each.
+    """Ranked genes of features, one panel for each feature.
 
     Parameters
     ----------
-    adata
-        Cells with the results of :func:`sparsesc.tl.feature_genes`.
     features
         Features to show. ``None``: the eight with the largest absolute score in the table.
-    key
-        Name of the sparse autoencoder.
     n_genes
         Genes in each panel, in the order of the table.
     value
@@ -57,34 +55,36 @@ def genes(
         Genes whose adjusted p-value is below this get a filled point, others a ring.
     sharex
         One scale for all panels.
-    ncols
-        Panels in a row.
-    ax
-        Axes to draw on, for one feature.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``genes{suffix}``, as in scanpy;
-        a ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` the axes, or a list of them for several features; else
-    ``None``. `adata` stays as it is.
+    the axes, or a list of them for several features
 
     Raises
     ------
-    KeyError
-        If there is no such sparse autoencoder or feature, or genes were not computed.
     ValueError
         If none of the features was tested, or an option is out of its range.
+
+    See Also
+    --------
+    sparsesc.get.genes : The same values as a table.
+    sparsesc.pl.enrichment : Gene sets among the genes of features.
 
     Notes
     -----
     Scores of features that are active in more cells are larger at the same effect: compare genes within a panel, not
-    between panels; `value="logfc"` is comparable.
+    between panels; ``value="logfc"`` is comparable.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.feature_genes(adata)
+    >>> axes = ssc.pl.genes(adata, ["sae_0", "sae_1"], n_genes=5, show=False)
+    >>> [len(ax.get_yticklabels()) for ax in axes]
+    [5, 5]
     """
     check_choice(value, _VALUES, name="value")
     n_genes = check_positive_int(n_genes, name="n_genes")
@@ -95,8 +95,7 @@ def genes(
     _utils.check_tested(table, names, "genes")
     titles = _style.feature_titles(check.get_feature_table(adata, key), names)
 
-    scale = _utils.text_scale()
-    size = _utils.panel_size((2.7 * scale, (0.8 + 0.2 * n_genes) * scale))
+    size = _utils.panel_size(_utils.figure_size(None, 2.7, 0.8 + 0.2 * n_genes))
     fig, axes = _utils.panels(len(names), ncols, size, ax)
     for axis, name in zip(axes, names, strict=True):
         draw_genes(axis, table[table["feature"] == name].head(n_genes), value=value, alpha=alpha, n_rows=n_genes)
@@ -106,8 +105,7 @@ def genes(
         ends = np.array([axis.get_xlim() for axis in axes])
         for axis in axes:
             axis.set_xlim(ends[:, 0].min(), ends[:, 1].max())
-    drawn = axes[0] if len(names) == 1 else axes
-    return _utils.finish(fig, drawn, name="genes", ax=ax, show=show, save=save, return_fig=return_fig)
+    return _utils.finish(fig, axes, name="genes", ax=ax, show=show, save=save, return_fig=return_fig)
 
 
 def draw_genes(ax: Axes, rows: pd.DataFrame, *, value: str = "score", alpha: float = 0.05, n_rows: int = 0) -> None:

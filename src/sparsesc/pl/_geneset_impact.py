@@ -9,11 +9,12 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from sparsesc._values import as_list, check_choice, check_positive_int, listing
+from sparsesc._values import check_choice, check_positive_int
 from sparsesc.get import geneset_impact as read
 
 from . import _style, _utils
 from ._association import on_diagonal
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _VALUES = {"scaled": "impact, scaled per set", "score": "score against random sets", "impact": "impact"}
 
 
+@plot_of("geneset_impact")
 def geneset_impact(
     adata: AnnData,
     units: str | int | Sequence[str | int] | None = None,
@@ -44,23 +46,19 @@ def geneset_impact(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """Heat map of the impact of gene sets on units, scaled per set, with marks for what is large and what is tested.
+    """Which gene sets drive which units of a model: a heat map that marks what is large and what is significant.
 
     Parameters
     ----------
-    adata
-        Object with the results of :func:`sparsesc.tl.geneset_impact`.
     units
-        Units to show. ``None``: those that the shown sets have most impact on.
-    key
-        Name of the saliency.
+        Units to show. ``None``: those on which the sets shown have most impact.
     terms
         Sets to show. ``None``: those with the smallest adjusted p-values.
     n_terms, n_units
         How many sets and units to choose.
     value
-        ``"scaled"``: impact between its smallest and largest over units, per set; ``"score"``: impact against that of
-        random sets, in standard deviations; ``"impact"`` itself.
+        ``"scaled"``: impact between its smallest and largest over units, for each set; ``"score"``: impact against that
+        of random sets, in standard deviations; ``"impact"`` itself.
     mark
         With ``"scaled"``: values above it get a frame.
     alpha
@@ -68,35 +66,34 @@ def geneset_impact(
     strip
         What to leave out at the beginning of names of sets.
     cmap
-        Colour map. ``None``: from white to dark, or blue to red for scores.
+        Color map. ``None``: from white to dark, or blue to red for scores.
     vmax
-        End of the colour scale.
-    figsize
-        Width and height in inches. ``None``: from the number of sets and units.
-    ax
-        Axes to draw on.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``geneset_impact{suffix}``, as in scanpy; a ``Path``, or
-        a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
-
-    Returns
-    -------
-    The figure with ``return_fig=True``; else with ``show=False`` the axes; else ``None``. `adata` stays as it is.
+        End of the color scale.
 
     Raises
     ------
     KeyError
         If the impact was not computed, or there is no such unit or set.
-    ValueError
-        If an option is out of its range.
+
+    See Also
+    --------
+    sparsesc.get.geneset_impact : The same values as a table.
+    sparsesc.tl.saliency : Which genes drive a unit.
 
     Notes
     -----
     Every row of scaled values has a 1 by construction, whether the set matters or not. Trust what has both marks.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.saliency(adata, "pca", units=["PC1", "PC2"], max_cells=20)
+    >>> ssc.tl.geneset_impact(adata, ssc.datasets.gene_sets("immune_markers"), n_permutations=100)
+    >>> ax = ssc.pl.geneset_impact(adata, n_terms=5, show=False)
+    >>> sorted(label.get_text() for label in ax.get_xticklabels())
+    ['PC1', 'PC2']
     """
     check_choice(value, _VALUES, name="value")
     n_terms = check_positive_int(n_terms, name="n_terms")
@@ -117,8 +114,7 @@ def geneset_impact(
     labels = [_style.wrap(term.removeprefix(strip), 40, 1) for term in values.index]
     columns = [_style.wrap(unit, 30, 1) for unit in values.columns]
     size = (2.2 + 0.21 * len(columns) + 0.085 * max(map(len, labels)), 1.1 + 0.2 * len(labels))
-    scale = _utils.text_scale()
-    fig, heat = _utils.one_axes(ax, *((scale * size[0], scale * size[1]) if figsize is None else figsize))
+    fig, heat = _utils.one_axes(ax, *_utils.figure_size(figsize, *size))
     numbers = values.to_numpy(float)
     low, high = _style.limits(
         numbers, center=0.0 if value == "score" else None, full=(0, 1) if value == "scaled" else None
@@ -128,7 +124,10 @@ def geneset_impact(
     mesh = heat.pcolormesh(
         numbers, norm=Normalize(-end if low < 0 else 0, end), cmap=chosen, edgecolors="white", linewidth=0.5
     )
-    _mark(heat, wide["scaled"].loc[rows, ordered.columns].to_numpy() > mark if value == "scaled" else None)
+    if value == "scaled":
+        for y, x in zip(*np.nonzero(numbers > mark), strict=True):
+            frame = Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, fill=False, edgecolor=_style.BLUE, linewidth=1.2)
+            heat.add_patch(frame)
     y, x = np.nonzero(padj.to_numpy() < alpha)
     heat.scatter(x + 0.5, y + 0.5, s=14, color=_style.ORANGE, edgecolors="white", linewidths=0.5, zorder=3)
     heat.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90)
@@ -137,9 +136,7 @@ def geneset_impact(
     heat.set(xlim=(0, len(columns)), ylim=(len(labels), 0))
     heat.spines[:].set_visible(False)
     heat.grid(visible=False)
-    bar = fig.colorbar(mesh, ax=heat, pad=0.02, shrink=min(1.0, 2.0 / size[1]), aspect=14, anchor=(0, 1))
-    bar.set_label(_VALUES[value])
-    bar.outline.set_visible(False)
+    _style.heat_map_colorbar(fig, heat, mesh, _VALUES[value], size[1])
     _legend(heat, mark if value == "scaled" else None, alpha)
     return _utils.finish(fig, heat, name="geneset_impact", ax=ax, show=show, save=save, return_fig=return_fig)
 
@@ -149,12 +146,7 @@ def _terms(table: pd.DataFrame, terms: str | Sequence[str] | None, n: int) -> li
     if terms is None:
         best = table.sort_values(["padj", "score"], ascending=[True, False], kind="stable")
         return list(dict.fromkeys(best["term"]))[:n]
-    names = as_list(terms)
-    missing = [name for name in names if name not in set(table["term"])]
-    if missing:
-        msg = f"Did not find the gene sets {listing(missing)}. Tested were {listing(table['term'].unique())}."
-        raise KeyError(msg)
-    return names
+    return _utils.known_names(terms, list(table["term"].unique()), "the gene sets")
 
 
 def _wide(table: pd.DataFrame, value: str, terms: list[str]) -> pd.DataFrame:
@@ -172,25 +164,9 @@ def _units(wide: dict[str, pd.DataFrame], n: int, mark: float, alpha: float) -> 
     return [unit for unit in scaled.columns if unit in kept]
 
 
-def _mark(ax: Axes, large: np.ndarray | None) -> None:
-    """A frame around what is large."""
-    if large is None:
-        return
-    for y, x in zip(*np.nonzero(large), strict=True):
-        ax.add_patch(Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, fill=False, edgecolor=_style.BLUE, linewidth=1.2))
-
-
 def _legend(ax: Axes, mark: float | None, alpha: float) -> None:
     handles = [Line2D([], [], ls="", marker="o", ms=4, color=_style.ORANGE, label=f"padj < {alpha:g}")]
     if mark is not None:
         handles.append(Line2D([], [], ls="", marker="s", mfc="none", mec=_style.BLUE, ms=7, label=f"> {mark:g}"))
-    ax.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(0.08, 0.0),
-        bbox_transform=_utils.inches_from(ax, (1, 0)),
-        frameon=False,
-        fontsize="small",
-        borderaxespad=0,
-        handletextpad=0.3,
-    )
+    where = {"loc": "upper left", "bbox_to_anchor": (0.08, 0.0), "bbox_transform": _utils.inches_from(ax, (1, 0))}
+    _style.legend(ax, handles=handles, borderaxespad=0, handletextpad=0.3, **where)

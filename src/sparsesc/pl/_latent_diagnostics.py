@@ -9,6 +9,7 @@ from matplotlib.patches import Patch
 from sparsesc.get import latent_diagnostics as read
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,6 +24,7 @@ _MOST_DONORS = 20
 _MOST_NAMED = 16  # dimensions whose numbers fit below
 
 
+@plot_of("latent_diagnostics")
 def latent_diagnostics(
     adata: AnnData | MuData,
     *,
@@ -33,56 +35,43 @@ def latent_diagnostics(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """The objective on held-out donors, which dimensions are in use, and what each depends on.
-
-    Parameters
-    ----------
-    adata
-        Object with the tables of :func:`sparsesc.tl.latent_diagnostics`.
-    key
-        Entry of ``uns``.
-    figsize
-        Width and height in inches.
-    ax
-        Axes whose place all panels take.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``latent_diagnostics{suffix}``, as in scanpy; a
-        ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
+    """How a latent space does on held-out donors: its objective, the dimensions in use, and what each depends on.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes: ``"elbo"`` (its two parts
-    for each donor), ``"dimensions"`` (divergence of each, largest first; of models without a posterior the variance)
-    and, where keys were tested, ``"dependence"`` (share of the variance explained; a dot marks adjusted p below .05);
-    else ``None``. `adata` stays as it is.
+    a dictionary of the axes: ``"elbo"`` (its two parts for each donor), ``"dimensions"`` (divergence of each, largest
+    first; for models without a posterior the variance) and, where keys were tested, ``"dependence"`` (share of the
+    variance explained; a dot marks an adjusted p-value below .05)
 
-    Raises
-    ------
-    KeyError
-        If there are no such tables.
+    See Also
+    --------
+    sparsesc.get.latent_diagnostics : The tables behind the panels.
 
     Notes
     -----
-    Dimensions stand in the same order, by divergence, in both panels.
+    Dimensions are in the same order, by divergence, in both panels.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> class Components:  # any model with these two methods
+    ...     def project(self, adata):
+    ...         return adata.obsm["X_pca"][:, :5]
+    ...
+    ...     def get_log_likelihood(self, adata, *, latent):
+    ...         return -(adata.X**2).sum(1)
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.latent_diagnostics(adata, Components(), "bulk_labels", n_permutations=99)
+    >>> axes = ssc.pl.latent_diagnostics(adata, show=False)
+    >>> list(axes)
+    ['elbo', 'dimensions', 'dependence']
     """
     elbo, table = read(adata, "elbo", key=key), read(adata, "dimensions", key=key)
     depends = read(adata, "dependence", key=key)
-    scale = _utils.text_scale()
-    ratios = [1.0, 1.5] + ([1.3] if len(depends) else [])
-    fig, grid = _utils.area(
-        ax,
-        (2.8 * scale * sum(ratios), 3.4 * scale) if figsize is None else figsize,
-        1,
-        len(ratios),
-        width_ratios=ratios,
-    )
-    axes = {
-        name: fig.add_subplot(grid[0, i]) for i, name in enumerate(("elbo", "dimensions", "dependence")[: len(ratios)])
-    }
+    ratios = {"elbo": 1.0, "dimensions": 1.5} | ({"dependence": 1.3} if len(depends) else {})
+    size = _utils.figure_size(figsize, 2.8 * sum(ratios.values()), 3.4)
+    fig, axes = _utils.panel_row(ax, size, list(ratios), width_ratios=list(ratios.values()))
     measure = "kl" if table["kl"].notna().any() else "variance"
     table = table.sort_values(measure, ascending=False, kind="stable")
     _elbo(axes["elbo"], elbo)
@@ -106,11 +95,10 @@ def _elbo(ax: Axes, table: pd.DataFrame) -> None:
             continue
         ax.barh(y, width, left=left, color=color, height=0.7, label=label)
         left += width
-    names = [_style.wrap(str(name), 16, 2) for name in table["donor"]]
-    ax.set_yticks(y, names)
+    ax.set_yticks(y, [_style.wrap(str(name), 16, 2) for name in table["donor"]])
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlabel("-ELBO (nats per cell)")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize="small", borderpad=0.1)
+    _style.legend(ax, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0.1)
 
 
 def _dimensions(ax: Axes, table: pd.DataFrame, measure: str) -> None:
@@ -128,24 +116,25 @@ def _dimensions(ax: Axes, table: pd.DataFrame, measure: str) -> None:
         handles.append(Patch(color=color, label=f"{label}: {int(chosen.sum())}"))
     if collapsed.any():  # their bars are too low to see
         ax.plot(x[collapsed], values[collapsed], "v", color=_style.ORANGE, ms=4, clip_on=False)
-    if len(x) <= _MOST_NAMED:
-        ax.set_xticks(x, [str(name).removeprefix("z_") for name in table.index], fontsize="small")
-    else:
-        ax.set_xticks([])
-    ax.set_xlabel("Dimension")
+    _name_dimensions(ax, list(table.index.astype(str)))
     ax.set_ylabel("Divergence from the prior (nats)" if measure == "kl" else "Variance over cells")
     ax.margins(y=0.3)  # room for the legend
     ax.set_ylim(bottom=0)
-    ax.legend(handles=handles, frameon=False, fontsize="small", loc="upper right", borderpad=0.1)
+    _style.legend(ax, handles=handles, loc="upper right", borderpad=0.1)
+
+
+def _name_dimensions(ax: Axes, names: list[str]) -> None:
+    """Numbers below the dimensions, if they fit."""
+    shown = names if len(names) <= _MOST_NAMED else []
+    ax.set_xticks(range(len(shown)), [name.removeprefix("z_") for name in shown], fontsize="small")
+    ax.set_xlabel("Dimension")
 
 
 def _dependence(fig: Figure, ax: Axes, table: pd.DataFrame, order: list[str]) -> None:
     """Keys x dimensions."""
-    wide = table.pivot(index="key", columns="dimension", values="share")
     keys = list(dict.fromkeys(table["key"].astype(str)))
-    wide = wide.loc[keys, order]
-    padj = table.pivot(index="key", columns="dimension", values="padj").loc[keys, order].to_numpy(float)
-    values = wide.to_numpy(float)
+    wide = table.pivot(index="key", columns="dimension", values=["share", "padj"])
+    values, padj = (wide[name].loc[keys, order].to_numpy(float) for name in ("share", "padj"))
     top = max(float(np.nanmax(values, initial=0.0)), 0.1)
     image = ax.imshow(
         np.ma.masked_invalid(values), aspect="auto", cmap=_style.get_cmap(None, _style.activation_cmap()), vmin=0,
@@ -159,11 +148,7 @@ def _dependence(fig: Figure, ax: Axes, table: pd.DataFrame, order: list[str]) ->
         _style.wrap(name, 14, 2) + ("\n(no test)" if none else "") for name, none in zip(keys, untested, strict=True)
     ]
     ax.set_yticks(range(len(keys)), names)
-    if len(order) <= _MOST_NAMED:
-        ax.set_xticks(range(len(order)), [name.removeprefix("z_") for name in order], fontsize="small")
-    else:
-        ax.set_xticks([])
-    ax.set_xlabel("Dimension")
+    _name_dimensions(ax, order)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     bar = fig.colorbar(image, ax=ax, aspect=25, pad=0.03)

@@ -10,6 +10,7 @@ from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ._utils import Drawn, Save
 
 
+@plot_of("feature_locality")
 def locality(
     adata: AnnData | MuData,
     *,
@@ -31,83 +33,55 @@ def locality(
 ) -> Drawn:
     """How many features each category has to itself, and how many it shares.
 
-    Parameters
-    ----------
-    adata
-        Cells with the results of :func:`sparsesc.tl.feature_locality`.
-    key
-        Name of the sparse autoencoder.
-    figsize
-        Width and height in inches. ``None``: from the number of categories.
-    ax
-        Axes to draw on.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``locality{suffix}``, as in scanpy;
-        a ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
-
-    Returns
-    -------
-    The figure with ``return_fig=True``; else with ``show=False`` the axes; else ``None``. `adata` stays as it is.
-
-    Raises
-    ------
-    KeyError
-        If there is no such sparse autoencoder, or localities were not computed.
+    See Also
+    --------
+    sparsesc.get.locality : The same values as a table.
 
     Notes
     -----
     A regional feature counts in each of its categories. Rare categories have fewer features also because it takes cells
     to show a difference.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.feature_locality(adata, "bulk_labels")
+    >>> ax = ssc.pl.locality(adata, show=False)
+    >>> ax.get_xlabel()
+    'features that are stronger there'
     """
     table = check.get_table(adata, key, _keys.LOCALITY)
-    asked = check.get_sae_slot(adata, key)[_keys.PARAMS]["feature_locality"]
+    groupby = check.get_sae_slot(adata, key)[_keys.PARAMS]["feature_locality"]["groupby"]
     counts = count_features(table)
     words = check.get_feature_table(adata, key)["locality"].astype(str).value_counts()
     sizes = table.groupby("category", observed=True)["n_cells"].first().reindex(counts.index)
 
     rows = [f"{_style.wrap(str(c), 40, 1)} ({n:,})" for c, n in sizes.items()]
     width, height = 3.6 + 0.07 * max(map(len, rows)), 1.1 + 0.24 * len(rows)
-    scale = _utils.text_scale()
-    fig, bars = _utils.one_axes(ax, *((scale * width, scale * height) if figsize is None else figsize))
+    fig, bars = _utils.one_axes(ax, *_utils.figure_size(figsize, width, height))
     y = np.arange(len(rows))
-    bars.barh(y, counts["local"], color=_style.BLUE, label=f"local ({words.get('local', 0)})", height=0.75)
-    bars.barh(
-        y,
-        counts["regional"],
-        left=counts["local"],
-        color=_style.ORANGE,
-        label=f"regional ({words.get('regional', 0)})",
-        height=0.75,
-    )
-    bars.set_yticks(y, rows)
-    bars.set(ylim=(len(rows) - 0.4, -0.6), xlabel="features that are stronger there")
-    bars.tick_params(axis="y", length=0, labelsize="small")
+    left = np.zeros(len(rows))
+    for kind, color in (("local", _style.BLUE), ("regional", _style.ORANGE)):
+        bars.barh(y, counts[kind], left=left, color=color, label=f"{kind} ({words.get(kind, 0)})", height=0.75)
+        left += counts[kind].to_numpy()
+    bars.set_xlabel("features that are stronger there")
+    _style.list_rows(bars, rows, labelsize="small")
     bars.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     others = ", ".join(f"{words.get(word, 0)} {word}" for word in ("global", "unclear"))
-    bars.legend(
-        title=f"{asked['groupby']}\n(and {others})",
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        frameon=False,
-        alignment="left",
-        fontsize="small",
-        title_fontsize="small",
-    )
-    bars.grid(visible=False, axis="y")
-    _style.tidy(bars)
+    title = f"{groupby}\n(and {others})"
+    where = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    _style.legend(bars, title=title, title_fontsize="small", alignment="left", **where)
     return _utils.finish(fig, bars, name="locality", ax=ax, show=show, save=save, return_fig=return_fig)
 
 
 def count_features(table: pd.DataFrame) -> pd.DataFrame:
     """Local and regional features of each category, in the order of the table."""
-    found = table[table["stronger"].astype(bool)]
-    n_raised = found["feature"].astype(str).map(found["feature"].astype(str).value_counts())
-    order = pd.Index(dict.fromkeys(table["category"].astype(str)))
-    kinds = {"local": n_raised == 1, "regional": n_raised > 1}
-    return pd.DataFrame(
-        {k: found.loc[m, "category"].astype(str).value_counts().reindex(order, fill_value=0) for k, m in kinds.items()}
-    )
+    table = table.astype({"feature": str, "category": str})
+    stronger = table[table["stronger"].astype(bool)]
+    n_categories = stronger["feature"].map(stronger["feature"].value_counts())
+    kinds = {"local": stronger[n_categories == 1], "regional": stronger[n_categories > 1]}
+    counts = {kind: rows["category"].value_counts() for kind, rows in kinds.items()}
+    return pd.DataFrame(counts, index=pd.unique(table["category"])).fillna(0).astype(int)

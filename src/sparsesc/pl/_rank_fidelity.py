@@ -8,6 +8,7 @@ import pandas as pd
 from sparsesc.get import rank_fidelity as read
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ._utils import Drawn, Save
 
 
+@plot_of("rank_fidelity")
 def rank_fidelity(
     adata: AnnData | MuData,
     *,
@@ -27,51 +29,37 @@ def rank_fidelity(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """The study of rank encodings: distances within and between types, neighbours, rules, and sparsity.
-
-    Parameters
-    ----------
-    adata
-        Object with the study of :func:`sparsesc.tl.rank_fidelity`.
-    key
-        Entry of ``uns`` of the study.
-    figsize
-        Width and height in inches.
-    ax
-        Axes whose place all panels take.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``rank_fidelity{suffix}``, as in scanpy; a ``Path``, or
-        a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
+    """What rank encodings keep of cell types: distances within and between types, neighbors, rules, and sparsity.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes: ``"distances"`` (median
-    distance of every type and pair of types, over the median between types), ``"neighbors"`` (share of neighbours from
-    the same type and batch, with what is expected by chance), ``"rules"`` (distance within over between under each
-    rule) and ``"sparsity"`` (the same, when counts are thinned; by bins of detected genes where they were not); else
-    ``None``. `adata` stays as it is.
+    a dictionary of the axes: ``"distances"`` (median distance of every type and pair of types, over the median between
+    types), ``"neighbors"`` (share of neighbors from the same type and batch, with what is expected by chance),
+    ``"rules"`` (distance within over between under each rule) and ``"sparsity"`` (the same when counts are thinned, or
+    by bins of detected genes where they were not)
 
-    Raises
-    ------
-    KeyError
-        If there is no such study.
+    See Also
+    --------
+    sparsesc.get.rank_fidelity : The tables behind the panels.
+    sparsesc.pp.rank_value_encode : Encodes cells as ranks.
 
     Notes
     -----
-    Compare maps with maps: a UMAP pulls neighbours together, whatever it is made from.
+    Compare maps with maps: a UMAP pulls neighbors together, whatever it is made from.
+
+    Examples
+    --------
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.simulate_programs(n_cells=200, n_genes=100, n_types=4, count_noise="poisson")
+    >>> ssc.tl.rank_fidelity(adata, "type", n_compared=20, n_pcs=10, n_boot=50)
+    >>> axes = ssc.pl.rank_fidelity(adata, show=False)
+    >>> list(axes)
+    ['distances', 'neighbors', 'rules', 'sparsity']
     """
     summary = read(adata, "summary", key=key)
-    scale = _utils.text_scale()
-    size = (10.4 * scale, 6.4 * scale) if figsize is None else figsize
-    fig, grid = _utils.area(ax, size, 2, 2, width_ratios=[1.15, 1])
-    axes = {
-        name: fig.add_subplot(grid[i, j])
-        for name, i, j in (("distances", 0, 0), ("neighbors", 0, 1), ("rules", 1, 0), ("sparsity", 1, 1))
-    }
+    fig, grid = _utils.area(ax, _utils.figure_size(figsize, 10.4, 6.4), 2, 2, width_ratios=[1.15, 1])
+    names = ("distances", "neighbors", "rules", "sparsity")
+    axes = {name: fig.add_subplot(grid[divmod(i, 2)]) for i, name in enumerate(names)}
     _distances(axes["distances"], summary, read(adata, "pairs", key=key))
     _neighbors(axes["neighbors"], read(adata, "neighbors", key=key))
     _rules(axes["rules"], read(adata, "rules", key=key))
@@ -83,20 +71,20 @@ def rank_fidelity(
 
 def _distances(ax: Axes, summary: pd.DataFrame, pairs: pd.DataFrame) -> None:
     """Every type above the line of its measure, every pair of types below."""
-    lottery = np.random.default_rng(0)  # of heights only: points that lie on one another would hide
+    jitter = np.random.default_rng(0)  # heights only: points on top of one another would hide
     for y, row in enumerate(summary.itertuples()):
         table = pairs[pairs["measure"] == row.measure]
-        for own, color, side in ((True, _style.ORANGE, -0.2), (False, _style.STEM, 0.2)):
-            values = table.loc[table["within"].to_numpy(bool) == own, "distance"].to_numpy(float) / row.between
+        for within, color, side in ((True, _style.ORANGE, -0.2), (False, _style.STEM, 0.2)):
+            values = table.loc[table["within"].to_numpy(bool) == within, "distance"].to_numpy(float) / row.between
             ax.scatter(
                 values,
-                y + side + lottery.uniform(-0.13, 0.13, len(values)),
+                y + side + jitter.uniform(-0.13, 0.13, len(values)),
                 s=9,
                 color=color,
-                alpha=0.7 if own else 0.4,
+                alpha=0.7 if within else 0.4,
                 linewidths=0,
                 rasterized=_utils.rasterize(len(pairs)),
-                label=("within a type" if own else "between types") if y == 0 else None,
+                label=("within a type" if within else "between types") if y == 0 else None,
             )
             ax.plot([np.nanmedian(values)] * 2, [y + side - 0.17, y + side + 0.17], color="black", lw=1.4)
     labels = [f"{name}\nAUROC {auroc:.2f}" for name, auroc in zip(summary["measure"], summary["auroc"], strict=True)]
@@ -118,24 +106,20 @@ def _neighbors(ax: Axes, table: pd.DataFrame) -> None:
         if column not in table:
             continue
         y = np.arange(len(table)) + shift
-        values, low, high = (table[name].to_numpy(float) for name in (column, f"{column}_low", f"{column}_high"))
-        ax.hlines(y, low, high, color=color, lw=1.6)
-        ax.scatter(values, y, s=30, color=color, zorder=3, label=label)
-        ax.scatter(
-            table[f"{column}_expected"].to_numpy(float), y, s=60, marker="|", color=color, label=f"{label}, by chance"
-        )
+        ax.hlines(y, table[f"{column}_low"], table[f"{column}_high"], color=color, lw=1.6)
+        ax.scatter(table[column], y, s=30, color=color, zorder=3, label=label)
+        ax.scatter(table[f"{column}_expected"], y, s=60, marker="|", color=color, label=f"{label}, by chance")
     ax.set_yticks(range(len(table)), table["measure"].astype(str))
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlim(0, 1.02)
-    ax.set_xlabel("Share of neighbours")
+    ax.set_xlabel("Share of neighbors")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, handletextpad=0.2, borderpad=0.1)
 
 
 def _rules(ax: Axes, table: pd.DataFrame) -> None:
     y = np.arange(len(table))
-    values, low, high = (table[name].to_numpy(float) for name in ("ratio", "ratio_low", "ratio_high"))
-    ax.hlines(y, low, high, color=_style.STEM, lw=1.6)
-    ax.scatter(values, y, s=30, color=_style.BLUE, zorder=3)
+    ax.hlines(y, table["ratio_low"], table["ratio_high"], color=_style.STEM, lw=1.6)
+    ax.scatter(table["ratio"], y, s=30, color=_style.BLUE, zorder=3)
     ax.set_yticks(y, [_style.wrap(name, 40) for name in table["rule"]])
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlabel("Distance within / between types")
@@ -149,9 +133,8 @@ def _sparsity(ax: Axes, table: pd.DataFrame) -> None:
     for number, (name, part) in enumerate(shown.groupby("measure", sort=False)):
         ordered = part.sort_values("n_genes")
         color = colors[number % len(colors)]
-        x = ordered["n_genes"].to_numpy(float)
-        ax.fill_between(x, ordered["ratio_low"], ordered["ratio_high"], color=color, alpha=0.15, lw=0)
-        ax.plot(x, ordered["ratio"], "o-", ms=4, color=color, label=str(name))
+        ax.fill_between("n_genes", "ratio_low", "ratio_high", data=ordered, color=color, alpha=0.15, lw=0)
+        ax.plot("n_genes", "ratio", "o-", data=ordered, ms=4, color=color, label=str(name))
     ax.set_xlabel("Genes detected in the median cell " + ("(counts thinned)" if len(thinned) else "(bins of cells)"))
     ax.set_ylabel("Distance within / between")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, handletextpad=0.3, borderpad=0.1)

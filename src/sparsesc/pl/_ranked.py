@@ -24,9 +24,7 @@ def draw_ranked(
     ax.scatter(
         values, y, s=30, c=[c if s else "white" for c, s in zip(colors, sure, strict=True)], edgecolors=colors, zorder=2
     )
-    ax.set_yticks(y, labels)
-    ax.tick_params(axis="y", length=0)
-    ax.set_ylim(max(n_rows, len(values)) - 0.4, -0.6)
+    _style.list_rows(ax, labels, n_rows)
     low, high = min(0.0, np.nanmin(values, initial=0.0)), max(0.0, np.nanmax(values, initial=0.0))
     room = 0.08 * (high - low or 1.0)
     ax.set_xlim(low - room * (low < 0), high + room * (high > 0 or low == 0))
@@ -34,11 +32,9 @@ def draw_ranked(
     if low < 0 < high:
         ax.axvline(0, color=_style.MUTED, lw=0.8, zorder=0)
     if not sure.all():
-        # the list falls off downwards, so this corner is free
+        # the list falls off downward, so this corner is free
         side, x = ("right", 0.99) if high > -low else ("left", 0.01)
         note: dict[str, Any] = {"ha": side, "va": "bottom", "size": "x-small", "color": _style.MUTED}
         ax.text(x, 0.01, f"rings: padj ≥ {alpha:g}", transform=ax.transAxes, **note)
     if len(values) == 0:
         ax.text(0.5, 0.5, "not tested", transform=ax.transAxes, ha="center", color=_style.MUTED)
-    ax.grid(visible=False, axis="y")  # the stems are the lines
-    _style.tidy(ax)

@@ -9,10 +9,11 @@ from matplotlib import colors
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sparsesc._values import as_list, check_positive_int, listing
+from sparsesc._values import check_positive_int, listing
 from sparsesc.door import _keys
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +34,7 @@ _COLORS = (_style.BLUE, _style.ORANGE, _style.GREEN, _style.PURPLE, "#E69F00", "
 _NULL = "#d0d0d0"
 
 
+@plot_of("compare_representations")
 def representations(
     table: pd.DataFrame,
     metrics: str | Sequence[str] | None = None,
@@ -46,35 +48,22 @@ def representations(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """Scores of representations, one panel a metric, with what shuffled labels give.
+    """How well single features of several representations stand for labels, one panel for each metric.
 
     Parameters
     ----------
-    table
-        Result of :func:`sparsesc.tl.compare_representations`.
     metrics
         Metrics to show. ``None``: a choice of eight.
     label_key
-        Label column (or columns) to show. ``None``: all, by colour.
+        Label column (or columns) to show. ``None``: all, by color.
     null
-        Show the mean over shuffled labels, plus and minus two standard deviations, as a grey bar.
-    ncols
-        Panels in a row.
+        Show the mean over shuffled labels, plus and minus two standard deviations, as a gray bar.
     figsize
         Width and height of one panel in inches. ``None``: from the number of representations.
-    ax
-        Axes to draw on (one metric only).
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``representations{suffix}``, as in scanpy;
-        a ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` the axes, one a metric; else ``None``.
+    the axes, or a list of them for several metrics
 
     Raises
     ------
@@ -83,49 +72,50 @@ def representations(
     TypeError
         If `table` is not such a table.
     ValueError
-        If there are several metrics and only one `ax`.
+        If there are several metrics and only one `ax`, or an option is out of its range.
 
     Notes
     -----
     A ring marks the best representation of each label column. Differences smaller than those between two `rng` of
     :func:`sparsesc.tl.compare_representations` say nothing.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> table = ssc.tl.compare_representations(adata, ["X_sae", "X_pca"], "bulk_labels", n_permutations=5)
+    >>> axes = ssc.pl.representations(table, ["auroc", "f1"], show=False)
+    >>> [ax.get_title() for ax in axes]
+    ['best feature: AUROC', 'best feature: F1']
     """
     if not isinstance(table, pd.DataFrame) or not set(_keys.REPRESENTATION_COLUMNS) <= set(table.columns):
-        found = listing(table.columns) if isinstance(table, pd.DataFrame) else type(table).__name__
-        msg = f"table must be what ssc.tl.compare_representations returns, found {found}."
+        given = listing(table.columns) if isinstance(table, pd.DataFrame) else type(table).__name__
+        msg = f"table must be what ssc.tl.compare_representations returns, found {given}."
         raise TypeError(msg)
-    shown = _asked(table, "metric", [m for m in _SHOWN if m in set(table["metric"])] if metrics is None else metrics)
-    keys = _asked(table, "label_key", label_key)
-    names = _asked(table, "representation", None)
+    shown = _choose(table, "metric", [m for m in _SHOWN if m in set(table["metric"])] if metrics is None else metrics)
+    keys = _choose(table, "label_key", label_key)
+    names = _choose(table, "representation", None)
     ncols = check_positive_int(ncols, name="ncols")
 
-    scale = _utils.text_scale()
     height = 0.75 + 0.24 * len(names) * max(1.0, 0.55 * len(keys))
-    size = (2.3 * scale, height * scale) if figsize is None else figsize
-    fig, axes = _utils.panels(len(shown), ncols, size, ax)
+    fig, axes = _utils.panels(len(shown), ncols, _utils.figure_size(figsize, 2.3, height), ax)
     labels = [_style.wrap(name, 28, 1) for name in names]
     for i, (axis, metric) in enumerate(zip(axes, shown, strict=True)):
         _panel(axis, table[table["metric"] == metric], metric, names, keys, null=null)
         axis.set_yticks(range(len(names)), labels if i % ncols == 0 or ax is not None else [])
     _legend(axes[0], keys, null=null and bool(table["null_mean"].notna().any()))
-    drawn = axes[0] if len(axes) == 1 else axes
-    return _utils.finish(fig, drawn, name="representations", ax=ax, show=show, save=save, return_fig=return_fig)
+    return _utils.finish(fig, axes, name="representations", ax=ax, show=show, save=save, return_fig=return_fig)
 
 
-def _asked(table: pd.DataFrame, column: str, asked: str | Sequence[str] | None) -> list[str]:
-    """Values of a column, those asked for or all, in order."""
+def _choose(table: pd.DataFrame, column: str, names: str | Sequence[str] | None) -> list[str]:
+    """Values of a column, the named ones or all, in order."""
     values = table[column]
     known = list(dict.fromkeys(values.astype(str)))
     if isinstance(values.dtype, pd.CategoricalDtype):
         known = [str(c) for c in values.cat.categories if str(c) in set(known)]
-    if asked is None:
-        return known
-    wanted = as_list(asked)
-    missing = [name for name in wanted if name not in known]
-    if missing or not wanted:
-        msg = f"The table has no {column} {listing(missing)}. It has {listing(known)}."
-        raise KeyError(msg)
-    return wanted
+    return _utils.known_names(names, known, column)
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, metric: str, names: list[str], keys: list[str], *, null: bool) -> None:
@@ -178,7 +168,7 @@ def _legend(ax: Axes, keys: list[str], *, null: bool) -> None:
         handles.append(Line2D([], [], color=_NULL, lw=4, label="shuffled labels"))
     if handles:
         figure = _utils.root_figure(ax)
-        if figure.get_layout_engine() is None:  # a figure of the user's: nothing makes room outside
+        if figure.get_layout_engine() is None:  # the user made this figure: nothing makes room outside
             ax.legend(handles=handles, frameon=False, fontsize="small")
         else:
             n = len(handles)

@@ -13,6 +13,7 @@ from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,6 +29,7 @@ _NAMES = {
 }
 
 
+@plot_of("feature_similarity")
 def similarity(
     adata: AnnData | MuData,
     features: str | int | Sequence[str | int] | None = None,
@@ -46,44 +48,39 @@ def similarity(
 
     Parameters
     ----------
-    adata
-        Cells with the results of :func:`sparsesc.tl.feature_similarity`, whose metric is shown.
     features
         Features to show. ``None``: those of the most similar pairs.
-    key
-        Name of the sparse autoencoder.
     n_shown
         How many features to choose.
     cmap
-        Colour map. ``None``: blue to red around 0.
+        Color map. ``None``: blue to red around 0.
     vmax
-        End of the colour scale; the other end is its negative.
-    figsize
-        Width and height in inches. ``None``: from the number of features.
-    ax
-        Axes to draw on.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``similarity{suffix}``, as in scanpy;
-        a ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
-
-    Returns
-    -------
-    The figure with ``return_fig=True``; else with ``show=False`` the axes; else ``None``. `adata` stays as it is.
+        End of the color scale; the other end is its negative.
 
     Raises
     ------
-    KeyError
-        If there is no such sparse autoencoder or feature, or similarities were not computed.
     ValueError
-        If fewer than two features are asked for, or an option is out of its range.
+        If fewer than two features are named, or an option is out of its range.
+
+    See Also
+    --------
+    sparsesc.get.similarity : The most similar pairs as a table.
 
     Notes
     -----
-    The most similar pairs of many features look alike by choice: the plot shows what is redundant, not how much.
+    The values shown are of the metric that :func:`sparsesc.tl.feature_similarity` used. The most similar pairs of many
+    features look alike by choice: the plot shows what is redundant, not how much.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.feature_similarity(adata)
+    >>> ax = ssc.pl.similarity(adata, n_shown=12, show=False)
+    >>> len(ax.get_yticklabels())
+    12
     """
     n_shown = check_positive_int(n_shown, name="n_shown")
     if not vmax > 0:

@@ -10,6 +10,7 @@ from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ._utils import Drawn, Save
 
 
+@plot_of("stability")
 def stability(
     adata: AnnData | MuData,
     *,
@@ -30,43 +32,28 @@ def stability(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """How well features are found again in other fits, beside what chance gives.
+    """How well other fits recover the same features, beside what chance gives.
 
     Parameters
     ----------
-    adata
-        Cells with a sparse autoencoder after :func:`sparsesc.tl.stability`.
-    key
-        Name of the sparse autoencoder.
     bins
         Bars of the histogram.
-    figsize
-        Width and height in inches.
-    ax
-        Axes to draw on.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``stability{suffix}``, as in scanpy; a ``Path``, or a
-        string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
-
-    Returns
-    -------
-    The figure with ``return_fig=True``; else the axes with ``show=False``; else ``None``. `adata` stays as it is.
-
-    Raises
-    ------
-    KeyError
-        If there is no such sparse autoencoder, or its stability was not computed.
-    ValueError
-        If an option is out of its range.
 
     Notes
     -----
-    Features among the grey ones, or left of the dotted line (random directions that have the shape of the dictionary),
+    Features among the gray ones, or left of the dotted line (random directions that have the shape of the dictionary),
     are no more alike in two fits than directions that no cell determined.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.stability(adata, n_fits=1)
+    >>> ax = ssc.pl.stability(adata, show=False)
+    >>> ax.get_ylabel()
+    'Features'
     """
     bins = check_positive_int(bins, name="bins")
     slot = check.get_sae_slot(adata, key)
@@ -77,25 +64,17 @@ def stability(
     table = check.get_feature_table(adata, key)
     values, chance = (table[name].dropna().to_numpy(float) for name in ("stability", "stability_random"))
 
-    scale = _utils.text_scale()
-    fig, panel = _utils.one_axes(ax, *((4.6 * scale, 3.0 * scale) if figsize is None else figsize))
+    fig, panel = _utils.one_axes(ax, *_utils.figure_size(figsize, 4.6, 3.0))
     edges = np.linspace(min(0.0, values.min(), chance.min()), 1, bins + 1).tolist()
     panel.hist(chance, bins=edges, color=_style.STEM, label=f"random directions, mean {chance.mean():.2f}")
-    panel.hist(
-        values,
-        bins=edges,
-        color=_style.BLUE,
-        alpha=0.75,
-        edgecolor="white",
-        linewidth=0.4,
-        label=f"features, mean {values.mean():.2f}",
-    )
+    label = f"features, mean {values.mean():.2f}"
+    panel.hist(values, bins=edges, color=_style.BLUE, alpha=0.75, edgecolor="white", linewidth=0.4, label=label)
     shaped = float(summary["shaped"])
     panel.axvline(shaped, color="black", ls=":", lw=1.2, label=f"shaped like the dictionary, mean {shaped:.2f}")
     n_fits = int(summary["params"]["n_fits"])
     panel.set(xlabel=f"Cosine with the matched feature (mean over {n_fits} refits)", ylabel="Features")
     panel.set_xlim(edges[0], 1)
     panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    panel.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    _style.legend(panel, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _style.tidy(panel)
     return _utils.finish(fig, panel, name="stability", ax=ax, show=show, save=save, return_fig=return_fig)

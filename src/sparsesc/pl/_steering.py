@@ -11,6 +11,7 @@ from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 
 from . import _style, _utils
+from ._docs import plot_of
 from ._feature_umap import coordinates
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _FAR = 0.95
 _LEAST = 3  # cells behind an arrow
 
 
+@plot_of("steer")
 def steering(
     adata: AnnData | MuData,
     *,
@@ -49,45 +51,40 @@ def steering(
 
     Parameters
     ----------
-    adata
-        Cells with the results of :func:`sparsesc.tl.steer`.
-    key
-        Name of the sparse autoencoder.
     basis
         Entry of ``obsm`` to draw arrows on; ``None`` leaves them out. A moved cell is drawn in the middle of those
-        real cells that are its nearest neighbours in the steered embedding.
+        real cells that are its nearest neighbors in the steered embedding.
     n_genes
         Genes to show, largest absolute effects first.
-    figsize
-        Width and height in inches. ``None``: from the number of panels.
-    ax
-        Axes whose place the panels take.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``steering{suffix}``, as in scanpy;
-        a ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes: ``"embedding"``,
-    ``"landed"`` (with groups), ``"distance"``, ``"genes"`` (with a decoder), those that there are; else ``None``.
-    `adata` stays as it is.
+    a dictionary of the axes that were drawn: ``"embedding"``, ``"landed"`` (with groups), ``"distance"``, ``"genes"``
+    (with a decoder)
 
     Raises
     ------
     KeyError
         If there is no such sparse autoencoder or basis, or it was not steered.
     ValueError
-        If the steered embedding does not belong to these cells.
+        If the steered embedding does not belong to these cells, or an option is out of its range.
 
     Notes
     -----
     Arrows average over the cells of a place, and an embedding of two dimensions distorts distances: read from them
     where cells go, not how far. Bands are the range of the random draws. The band behind the genes is twice the
     standard deviation of the effects of the random controls.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.steer(adata, groupby="bulk_labels", from_group="Dendritic", to_group="CD19+ B", doses=[0, 1])
+    >>> axes = ssc.pl.steering(adata, show=False)
+    >>> list(axes)
+    ['embedding', 'landed', 'distance']
     """
     n_genes = check_positive_int(n_genes, name="n_genes")
     tables, params = _result(adata, key)

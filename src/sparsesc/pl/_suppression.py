@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from sparsesc._values import check_choice, check_positive_int, listing
+from sparsesc._values import check_choice, check_positive_int
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.get import suppression as tables_of
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,6 +41,7 @@ _SCIB = {
 }
 
 
+@plot_of("suppress_features")
 def suppression(
     adata: AnnData | MuData,
     *,
@@ -53,48 +55,54 @@ def suppression(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """What features know of batch and biology, and whether labels are handed over better without some of them.
+    """What features know of batch and biology, and whether label transfer is better without some of them.
 
     Parameters
     ----------
-    adata
-        Cells with the results of :func:`sparsesc.tl.suppress_features` by `batch_key`.
-    key
-        Name of the sparse autoencoder.
     label_key
-        Labels that are handed over. ``None``: the first.
+        Labels of the transfer. ``None``: the first.
     metric
         Score of the transfer.
     n_named
         Suppressed features to name, those first that know most of the batch.
-    figsize
-        Width and height in inches. ``None``: from the number of panels.
-    ax
-        Axes whose place the panels take.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``suppression{suffix}``, as in scanpy; a ``Path``, or a
-        string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` a dictionary of the axes: ``"features"``,
-    ``"transfer"`` (with labels), ``"scib"`` (where it was asked for); else ``None``. `adata` stays as it is.
+    a dictionary of the axes: ``"features"``, ``"transfer"`` (with labels), ``"scib"`` (where it was computed)
 
     Raises
     ------
     KeyError
         If there is no such sparse autoencoder or label, or nothing was suppressed.
     ValueError
-        If features were suppressed without batches, or there is no such metric.
+        If features were suppressed without batches, there is no such metric, or an option is out of its range.
+
+    See Also
+    --------
+    sparsesc.get.suppression : The tables behind the panels.
 
     Notes
     -----
     Suppressed features lie above the line, where they know a larger share of the batch than of biology (times
-    `bio_margin`). In the other panels, look first at the dots: they are what taking out as many other features does.
+    `bio_margin`). In the other panels, look first at the dots: they show the effect of removing as many other features.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.suppress_features(
+    ...     adata,
+    ...     batch_key="phase",
+    ...     bio_keys="bulk_labels",
+    ...     label_keys="bulk_labels",
+    ...     n_permutations=19,
+    ...     n_controls=1,
+    ... )
+    >>> axes = ssc.pl.suppression(adata, show=False)
+    >>> list(axes)
+    ['features', 'transfer']
     """
     check_choice(metric, _METRICS, name="metric")
     if n_named:
@@ -104,20 +112,14 @@ def suppression(
         msg = "Features were suppressed by name, without batches: there is nothing to compare. Give batch_key as well."
         raise ValueError(msg)
     slot = check.get_sae_slot(adata, key)
-    stored, params = slot[_keys.SUPPRESSION], slot[_keys.PARAMS]["suppress_features"]
-    scores: dict[str, pd.DataFrame] = {}
-    for name in ("transfer", "scib"):
-        if name in stored:
-            scores[name] = _of_label(tables_of(adata, name, key), label_key)
-    scale = _utils.text_scale()
-    n_panels = 1 + len(scores)
-    rows = max((table["batch"].nunique() for name, table in scores.items() if name == "transfer"), default=1)
-    size = ((0.6 + 3.6 * n_panels) * scale, (2.6 + 0.22 * min(max(rows, 3), 30)) * scale)
-    fig, grid = _utils.area(ax, size if figsize is None else figsize, 1, n_panels)
-    axes: dict[str, Axes] = {"features": fig.add_subplot(grid[0, 0])}
-    _draw_features(axes["features"], features, float(params["bio_margin"]), n_named)
+    stored, options = slot[_keys.SUPPRESSION], slot[_keys.PARAMS]["suppress_features"]
+    parts = [name for name in ("transfer", "scib") if name in stored]
+    scores = {name: _of_label(tables_of(adata, name, key), label_key) for name in parts}
+    n_rows = scores["transfer"]["batch"].nunique() if "transfer" in scores else 1
+    size = _utils.figure_size(figsize, 4.2 + 3.6 * len(scores), 2.6 + 0.22 * min(max(n_rows, 3), 30))
+    fig, axes = _utils.panel_row(ax, size, ["features", *scores])
+    _draw_features(axes["features"], features, float(options["bio_margin"]), n_named)
     for i, (name, table) in enumerate(scores.items(), start=1):
-        axes[name] = fig.add_subplot(grid[0, i])
         if name == "transfer":
             _draw_scores(axes[name], table.assign(value=table[metric]), "batch", "mean")
             label = _style.wrap(str(table["label_key"].iloc[0]), 24, 1)
@@ -138,18 +140,15 @@ def suppression(
 
 
 def _of_label(table: pd.DataFrame, label_key: str | None) -> pd.DataFrame:
-    known = list(dict.fromkeys(table["label_key"].astype(str)))
-    if label_key is not None and label_key not in known:
-        msg = f"No label {label_key!r} was handed over. There are {listing(known)}."
-        raise KeyError(msg)
-    return table[table["label_key"].astype(str) == (known[0] if label_key is None else label_key)]
+    labels = table["label_key"].astype(str)
+    return table[labels == _utils.known_names(label_key, list(labels.unique()), "label_key")[0]]
 
 
 def _draw_features(ax: Axes, table: pd.DataFrame, bio_margin: float, n_named: int) -> None:
     """Share of the batch over share of biology; without labels, over the rank."""
-    labelled = bool(table["bio_share"].notna().any())
+    labeled = bool(table["bio_share"].notna().any())
     y = np.maximum(table["share"].to_numpy(), _FLOOR)
-    x = np.maximum(table["bio_share"].to_numpy(), _FLOOR) if labelled else 1.0 + np.arange(len(y))
+    x = np.maximum(table["bio_share"].to_numpy(), _FLOOR) if labeled else 1.0 + np.arange(len(y))
     kinds = {
         "neither": (~table["suppressed"] & ~table["spared"], _style.SILENT),
         "spared": (table["spared"], _style.BLUE),
@@ -158,8 +157,8 @@ def _draw_features(ax: Axes, table: pd.DataFrame, bio_margin: float, n_named: in
     for name, (mask, color) in kinds.items():
         rows = mask.to_numpy(dtype=bool)
         ax.scatter(x[rows], y[rows], s=16, color=color, linewidths=0, label=f"{name} ({rows.sum()})")
-    ax.set(yscale="log", ylabel="share of batch known (within labels)" if labelled else "share of batch known")
-    if labelled:
+    ax.set(yscale="log", ylabel="share of batch known (within labels)" if labeled else "share of batch known")
+    if labeled:
         ends = np.array([_FLOOR, 1.0])
         ax.plot(ends, bio_margin * ends, color=_style.STEM, linewidth=0.8, zorder=0)
         ax.set(xscale="log", xlabel="share of biology known (within batches)", xlim=(_FLOOR * 0.8, 1.2))
@@ -167,7 +166,7 @@ def _draw_features(ax: Axes, table: pd.DataFrame, bio_margin: float, n_named: in
         ax.set(xlabel="rank")
     ax.set_ylim(_FLOOR * 0.8, 1.2)
     for turn, i in enumerate(np.flatnonzero(table["suppressed"])[:n_named]):
-        side = 4 if turn % 2 else -4  # in turn, so that neighbours in order do not cover each other
+        side = 4 if turn % 2 else -4  # in turn, so that neighbors in order do not cover each other
         align = "left" if turn % 2 else "right"
         name, place = table["feature"].iloc[i], (x[i], y[i])
         ax.annotate(name, place, (side, 2), textcoords="offset points", fontsize="x-small", ha=align)
@@ -184,12 +183,12 @@ def _draw_scores(ax: Axes, table: pd.DataFrame, by: str, mean: str | None) -> No
         part = pd.concat([part, total])
         names.append(mean)
         ax.axhline(len(names) - 1.5, color=_style.STEM, linewidth=0.8, zorder=0)
-    lanes = {"random_features": 0.22, "matched_features": -0.22, "batch_means": 0.0}
+    shifts = {"random_features": 0.22, "matched_features": -0.22, "batch_means": 0.0}
     for state, (color, marker, title) in _CONTROLS.items():
         rows = part[part["state"] == state]
         if len(rows):
             size = 9 if marker == "o" else 16
-            y = rows["row"] + lanes[state]
+            y = rows["row"] + shifts[state]
             ax.scatter(rows["value"], y, s=size, color=color, marker=marker, linewidths=0, label=title, zorder=2)
     before, after = (part[part["state"] == state].set_index("row")["value"] for state in ("before", "after"))
     ax.hlines(before.index, before, after[before.index], color="black", linewidth=1, zorder=3)

@@ -12,6 +12,7 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 from sparsesc._values import as_list, check_positive_int, listing
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,12 +27,14 @@ _TITLES = {
     "shrinkage": "Shrinkage",
     "seconds": "Seconds of training",
 }
+_SHARES = ("fvu", "dead_fraction", "stability")
 _NEEDED = ("architecture", "n_features", "k", "l0")
 _MARKERS = "osD^vPX*"
-_LOGARITHMIC = 3.0  # L0 over a wider range is read better on a log scale
-_LEAST = 0.04  # so that a share of next to nothing looks like it
+_LOGARITHMIC = 3.0  # L0 over a wider range is easier to read on a log scale
+_LEAST = 0.04  # upper end of the axis at least, so that a tiny share looks tiny
 
 
+@plot_of("sweep")
 def sweep(
     table: pd.DataFrame,
     metrics: str | Sequence[str] | None = None,
@@ -42,52 +45,49 @@ def sweep(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """Metrics of many autoencoders against the active features per cell, one panel each.
+    """Metrics of many autoencoders against the active features per cell, one panel for each metric.
 
     Parameters
     ----------
-    table
-        From :func:`sparsesc.tl.sweep`.
     metrics
         Columns of the table, each a panel. ``None``: ``"fvu"``, ``"dead_fraction"``, and ``"stability"`` where there
         were several seeds.
-    ncols
-        Panels in a row.
-    ax
-        Axes to draw on, for one metric.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``sweep{suffix}``, as in scanpy; a ``Path``, or a
-        string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` the axes, or a list of them for several metrics; else
-    ``None``.
+    the axes, or a list of them for several metrics
 
     Raises
     ------
+    KeyError
+        If `table` is not the table of a sweep, or has no such column.
     TypeError
         If `table` is not a DataFrame.
-    KeyError
-        If it is not the table of a sweep, or has no such column.
+
+    See Also
+    --------
+    sparsesc.pl.training : Training curves of one autoencoder.
 
     Notes
     -----
     Every point is a fit; a line joins the means over seeds of one architecture and width. The lower left of the first
     panel is the frontier, but a lower FVU alone is no reason to prefer a code (see :func:`sparsesc.tl.sweep`).
-    Crosses in the panel of stability are random directions in the features' place.
+    Crosses in the panel of stability are random directions in place of the features.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> table = ssc.tl.sweep(adata, use_rep="X_pca", k=[4, 8], max_steps=20)
+    >>> axes = ssc.pl.sweep(table, show=False)
+    >>> [ax.get_title() for ax in axes]
+    ['Unexplained variance (FVU)', 'Dead features']
     """
     if not isinstance(table, pd.DataFrame):
         msg = f"pl.sweep draws the table that ssc.tl.sweep returns, found {type(table).__name__}."
         raise TypeError(msg)
-    if metrics is None:
-        names = [name for name in ("fvu", "dead_fraction", "stability") if name in table]
-    else:
-        names = as_list(metrics)
+    names = [name for name in _SHARES if name in table] if metrics is None else as_list(metrics)
     missing = [name for name in (*_NEEDED, *names) if name not in table]
     if missing or not names or table.empty:
         msg = f"The table has no {listing(missing or list(_TITLES))}. Columns: {listing(list(table))}."
@@ -109,11 +109,10 @@ def sweep(
             axis.set_xscale("log", base=2)
             axis.xaxis.set_major_formatter(ScalarFormatter())
             axis.xaxis.set_minor_locator(NullLocator())
-        if name in {"fvu", "dead_fraction", "stability"}:
+        if name in _SHARES:
             axis.set_ylim(0, max(1.08 * float(np.nanmax(table[name])), _LEAST))
         if name == "dead_fraction":
-            axis.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+            axis.yaxis.set_major_formatter(_style.percent)
         _style.tidy(axis)
-    axes[0].legend(frameon=False, fontsize="small")
-    drawn = axes[0] if len(names) == 1 else axes
-    return _utils.finish(fig, drawn, name="sweep", ax=ax, show=show, save=save, return_fig=return_fig)
+    _style.legend(axes[0])
+    return _utils.finish(fig, axes, name="sweep", ax=ax, show=show, save=save, return_fig=return_fig)

@@ -12,6 +12,7 @@ from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 
 from . import _style, _utils
+from ._docs import plot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,10 +28,11 @@ _TITLES = {
     "lr": "Learning rate",
     "seconds": "Seconds",
 }
-_LEAST = {"dead_fraction": 0.04}  # so that a share of next to nothing looks like it
-_LOGARITHMIC = 3.0  # an FVU that falls by this factor is read better on a log scale
+_LEAST = {"dead_fraction": 0.04}  # upper end of the axis at least, so that a tiny share looks tiny
+_LOGARITHMIC = 3.0  # an FVU that falls by this factor is easier to read on a log scale
 
 
+@plot_of("fit_sae")
 def training(
     adata: AnnData | MuData,
     metrics: str | Sequence[str] | None = None,
@@ -42,45 +44,44 @@ def training(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """Training curves of a sparse autoencoder, one panel each.
+    """Training curves of a sparse autoencoder, one panel for each metric.
 
     Parameters
     ----------
-    adata
-        Object that holds a fitted sparse autoencoder.
     metrics
         ``"fvu"`` (training and validation), ``"l0"``, ``"dead_fraction"``, ``"lr"``, ``"seconds"``, or several.
         ``None``: the first four.
-    key
-        Name of the sparse autoencoder.
-    ncols
-        Panels in a row.
-    ax
-        Axes to draw on, for one metric.
-    show
-        Show the figure. ``None``: ``sc.settings.autoshow``.
-    save
-        ``True`` or a suffix saves to ``sc.settings.figdir`` as ``training{suffix}``, as in scanpy;
-        a ``Path``, or a string with a folder in it, is taken as it is.
-    return_fig
-        Return the figure.
 
     Returns
     -------
-    The figure with ``return_fig=True``; else with ``show=False`` the axes, or a list of them for several metrics; else
-    ``None``. `adata` stays as it is.
+    the axes, or a list of them for several metrics
 
     Raises
     ------
     KeyError
         If there is no such sparse autoencoder, or it has no history here (it was applied to these cells, not fitted).
     ValueError
-        If a metric is unknown.
+        If a metric is unknown, or an option is out of its range.
+
+    See Also
+    --------
+    sparsesc.pl.feature_density : How often the trained features are active.
+    sparsesc.pl.sweep : Many autoencoders side by side.
 
     Notes
     -----
     FVU is the fraction of variance unexplained; the ring marks the epoch whose state was kept. The curves say whether
     training has converged, not whether features mean anything: a code of random directions also explains variance.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> axes = ssc.pl.training(adata, ["fvu", "l0"], show=False)
+    >>> [ax.get_title() for ax in axes]
+    ['Unexplained variance (FVU)', 'Active features per cell (L0)']
     """
     table = check.get_table(adata, key, _keys.HISTORY)
     names = list(_TITLES)[:4] if metrics is None else as_list(metrics)
@@ -98,27 +99,19 @@ def training(
             axis.plot(table["epoch"], table[name], color=_style.BLUE, marker=_marker(table), clip_on=False, zorder=3)
             axis.set_ylim(0, 1.15 * max(_LEAST.get(name, 0.0), float(table[name].max())) or 1.0)
         if name == "l0" and params.get("k") is not None:
-            axis.axhline(float(params["k"]), color=_style.MUTED, ls=":", lw=1, zorder=0)
-            axis.annotate(
-                f"k = {params['k']}",
-                (1, float(params["k"])),
-                xycoords=("axes fraction", "data"),
-                xytext=(-2, 3),
-                textcoords="offset points",
-                ha="right",
-                color=_style.MUTED,
-                size="small",
-            )
+            k, coords = float(params["k"]), ("axes fraction", "data")
+            style = {"color": _style.MUTED, "size": "small", "ha": "right"}
+            axis.axhline(k, color=_style.MUTED, ls=":", lw=1, zorder=0)
+            axis.annotate(f"k = {params['k']}", (1, k), (-2, 3), xycoords=coords, textcoords="offset points", **style)
         if name == "dead_fraction":
-            axis.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+            axis.yaxis.set_major_formatter(_style.percent)
         if name == "lr":
             axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
-        axis.set(xlabel="Epoch")
+        axis.set_xlabel("Epoch")
         axis.set_title(_TITLES[name], size="medium")
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         _style.tidy(axis)
-    drawn = axes[0] if len(names) == 1 else axes
-    return _utils.finish(fig, drawn, name="training", ax=ax, show=show, save=save, return_fig=return_fig)
+    return _utils.finish(fig, axes, name="training", ax=ax, show=show, save=save, return_fig=return_fig)
 
 
 def _draw_fvu(ax: Axes, table: pd.DataFrame, best: int | None) -> None:
@@ -144,7 +137,7 @@ def _draw_fvu(ax: Axes, table: pd.DataFrame, best: int | None) -> None:
         )
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_locator(NullLocator())
-    ax.legend(frameon=False, fontsize="small")
+    _style.legend(ax)
 
 
 def _marker(table: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Figures and axes: where a plot goes, and what a plotting function gives back."""
+"""Figures and axes: where a plot is drawn, and what a plotting function returns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from sparsesc import _logging
-from sparsesc._values import listing
+from sparsesc._values import as_list, listing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,13 +29,18 @@ _PANEL = (3.4, 3.0)
 
 def panel_size(default: tuple[float, float] = _PANEL) -> tuple[float, float]:
     """Width and height of one panel in inches: the user's ``figure.figsize`` where it was changed, else compact."""
-    asked = tuple(mpl.rcParams["figure.figsize"])
-    return default if asked == tuple(mpl.rcParamsDefault["figure.figsize"]) else (float(asked[0]), float(asked[1]))
+    width, height = mpl.rcParams["figure.figsize"]
+    return default if [width, height] == mpl.rcParamsDefault["figure.figsize"] else (float(width), float(height))
 
 
 def text_scale() -> float:
-    """How much larger the user's text is than matplotlib's: figures whose size follows from text grow with it."""
+    """How much larger the user's text is than matplotlib's: figures grow with it where their size follows from text."""
     return max(1.0, float(mpl.rcParams["font.size"]) / 10)
+
+
+def figure_size(figsize: tuple[float, float] | None, width: float, height: float) -> tuple[float, float]:
+    """The user's size, or else the given inches, grown with the user's text."""
+    return (width * text_scale(), height * text_scale()) if figsize is None else figsize
 
 
 def inches_from(ax: Axes, corner: tuple[float, float]) -> Transform:
@@ -61,7 +66,7 @@ def panels(n: int, ncols: int, size: tuple[float, float], ax: Axes | None) -> tu
     """
     if ax is not None:
         if n > 1:
-            msg = f"Cannot draw {n} panels on one ax. Ask for one panel, or leave ax out."
+            msg = f"Cannot draw {n} panels on one ax. Choose one panel, or leave ax out."
             raise ValueError(msg)
         return root_figure(ax), [ax]
     ncols = min(ncols, n)
@@ -89,11 +94,19 @@ def area(
     return fig, (ax.get_figure() or fig).add_gridspec(nrows, ncols, **place, **kwargs)
 
 
+def panel_row(
+    ax: Axes | None, size: tuple[float, float], names: Sequence[str], **kwargs: object
+) -> tuple[Figure, dict[str, Axes]]:
+    """Named axes side by side, in a new figure or in the place of the given axes."""
+    fig, grid = area(ax, size, 1, len(names), **kwargs)
+    return fig, {name: fig.add_subplot(grid[0, i]) for i, name in enumerate(names)}
+
+
 def root_figure(ax: Axes) -> Figure:
     """The whole figure that the axes belong to, also when they are in a subfigure."""
     fig = ax.get_figure(root=True)
     if fig is None:
-        msg = "ax belongs to no figure any more. Pass axes of an open figure."
+        msg = "ax no longer belongs to a figure. Pass axes of an open figure."
         raise ValueError(msg)
     return fig
 
@@ -108,10 +121,10 @@ def finish(
     save: Save,
     return_fig: bool | None,
 ) -> Drawn:
-    """Save, show and give back as scanpy does.
+    """Save, show and return as scanpy does.
 
-    The figure is given back with `return_fig`, the axes when nothing is shown. A figure that was made here and saved is
-    closed, unless it is given back; a figure of the user's stays open.
+    The figure is returned with `return_fig`, the axes when nothing is shown, a single one without its list. A figure
+    that was made here and saved is closed, unless it is returned; a figure that the user made stays open.
     """
     from scanpy import settings
 
@@ -129,11 +142,13 @@ def finish(
         plt.close(fig)
     if show:
         return None
-    return list(axes) if isinstance(axes, Sequence) else axes
+    if isinstance(axes, Sequence):
+        return axes[0] if len(axes) == 1 else list(axes)
+    return axes
 
 
 def save_path(name: str, save: Save) -> Path | None:
-    """Where a figure goes: a path as it is, anything else as in scanpy under ``sc.settings.figdir``.
+    """Where a figure is saved: a path as it is, anything else as in scanpy under ``sc.settings.figdir``.
 
     Raises
     ------
@@ -144,23 +159,23 @@ def save_path(name: str, save: Save) -> Path | None:
 
     if save is None or save is False:
         return None
+    ending = f".{settings.file_format_figs}"
     if isinstance(save, os.PathLike) or (isinstance(save, str) and os.path.dirname(save)):
         path = Path(save)
-        return path if path.suffix.lower() in _FORMATS else path.with_name(f"{path.name}.{settings.file_format_figs}")
+        return path if path.suffix.lower() in _FORMATS else path.with_name(path.name + ending)
     if save is not True and not isinstance(save, str):
         msg = f"save must be a bool, a suffix, or a path, found {type(save).__name__}."
         raise TypeError(msg)
-    stem = save if isinstance(save, str) else ""
-    ext = next((e for e in _FORMATS if stem.lower().endswith(e)), "")
-    stem = stem[: len(stem) - len(ext)]
-    ext = ext or f".{settings.file_format_figs}"
-    return Path(settings.figdir) / f"{name}{stem}{settings.plot_suffix}{ext}"
+    suffix = "" if save is True else save
+    given = next((ext for ext in _FORMATS if suffix.lower().endswith(ext)), "")
+    stem = name + suffix[: len(suffix) - len(given)] + settings.plot_suffix
+    return Path(settings.figdir) / (stem + (given or ending))
 
 
 def _dots_per_inch() -> float:
     """The user's ``savefig.dpi``; at least 150 where saving follows the screen."""
-    asked = mpl.rcParams["savefig.dpi"]
-    return max(150.0, mpl.rcParams["figure.dpi"]) if isinstance(asked, str) else float(asked)
+    dpi = mpl.rcParams["savefig.dpi"]
+    return max(150.0, mpl.rcParams["figure.dpi"]) if isinstance(dpi, str) else float(dpi)
 
 
 def rasterize(n_points: int) -> bool:
@@ -168,6 +183,22 @@ def rasterize(n_points: int) -> bool:
     from scanpy import settings
 
     return n_points >= 5000 or bool(getattr(settings, "_vector_friendly", False))
+
+
+def known_names(names: str | Sequence[str] | None, known: Sequence[str], what: str, hint: str = "") -> list[str]:
+    """One name or several, as a list; all that are known for ``None``.
+
+    Raises
+    ------
+    KeyError
+        If a name is not known, or there is none.
+    """
+    names = list(known) if names is None else as_list(names)
+    missing = [name for name in names if name not in known]
+    if missing or not names:
+        msg = f"Did not find {what} {listing(missing)}. Available: {listing(known)}.{hint}"
+        raise KeyError(msg)
+    return names
 
 
 def check_tested(table: pd.DataFrame, features: list[str], what: str) -> None:
