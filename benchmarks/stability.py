@@ -145,7 +145,7 @@ def _figure(column: str, value: float) -> str:
 
 READING = [
     "Stability is the mean cosine of features matched one to one between two fits. Over seeds: the same training and",
-    "held-out cells. Over orders: the same cells in another order, so that k-means draws other centres. Over halves:",
+    "held-out cells. Over orders: the same cells in another order, so that k-means draws other centers. Over halves:",
     "fits to disjoint halves of the training cells. `random`: the same for random directions; `shaped`: for random",
     "directions with the second moments of the dictionary. FVU is on held-out cells; dead features are active in no",
     "cell; AUROC, F1, LMS, MSAS as in `benchmarks/_scores.py`.",
