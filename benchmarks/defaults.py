@@ -1,4 +1,4 @@
-"""The study behind the defaults of ``fit_sae``: which start, architecture, width, sparsity and nesting detect labels best.
+"""The study behind the defaults of ``fit_sae``: which start, architecture, width, sparsity, nesting are best.
 
     uv run python -m benchmarks.defaults [--data pbmc3k ...] [--embedding PCA scVI] [--codes ...] [--quick]
 
@@ -342,18 +342,19 @@ def _figure(value: float, digits: int) -> str:
 
 SHOWN_MEANS = (("stability", 2), ("by chance", 2), ("dead", 2), ("fvu", 3))
 READING = [
-    "Ratios are to the embedding's own dimensions. Half of each label's cells choose the feature, the other half score",
-    "it (`benchmarks/_scores.py`). Stability is the mean cosine of features matched one to one between two fits with",
-    "other seeds, which also hold out other cells; next to it is that of random directions. The supervised rows are no",
-    "competitors, but show how high scores can get: a logistic regression of each label on the choosing cells, its scores",
-    "on the others (a direction of the embedding, found with the labels), their positive part, and the label it calls.",
+    "Ratios are to the embedding's dimensions. Half of each label's cells choose the feature, the other half",
+    "score it (`benchmarks/_scores.py`). Stability is the mean cosine of features matched one to one between two",
+    "fits with other seeds, which also hold out other cells; next to it is that of random directions. The",
+    "supervised rows are no competitors, but show how high scores can get: a logistic regression of each label on",
+    "the choosing cells, with its scores on the others (a direction of the embedding, learned with the labels),",
+    "their positive part, and the label it predicts.",
     "",
-    "F is 128 for fifty principal components and 64 for the ten dimensions of scVI; k is 8 and 4, twice that 16 and 8.",
-    "`from F/4`: nested dictionaries of F/4, F/2 and F features, with equal shares of the loss; `weight 2/3`: the",
-    "whole dictionary has two thirds of it. Noise (on what the encoder sees) is .6 and the pull of the encoder toward",
-    "the decoder 15 where no other value is given. The resulting defaults of `fit_sae` are `matryoshka",
-    "from F/16, kmeans, twice k, weight 2/3` on principal components and `matryoshka from F/4, kmeans, twice k` on",
-    "scVI's latent. scVI was trained for 60 epochs, for PBMC, 3 technologies, for 200.",
+    "F is 128 for fifty principal components and 64 for the ten dimensions of scVI; k is 8 and 4, twice that 16",
+    "and 8. `from F/4`: nested dictionaries of F/4, F/2 and F features, with equal shares of the loss; `weight",
+    "2/3`: the whole dictionary has two thirds of it. Noise (on what the encoder sees) is .6 and the pull of the",
+    "encoder toward the decoder 15 where no other value is given. The resulting defaults of `fit_sae` are",
+    "`matryoshka from F/16, kmeans, twice k, weight 2/3` on principal components and `matryoshka from F/4,",
+    "kmeans, twice k` on scVI's latent. scVI was trained for 60 epochs, for PBMC, 3 technologies, for 200.",
 ]
 
 

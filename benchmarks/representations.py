@@ -3,9 +3,9 @@
     python -m benchmarks.representations [--data pbmc3k ...] [--seeds 3] [--scvi] [--drvi] [--quick]
 
 Everything is scored by ``ssc.tl.compare_representations``: features are chosen on half of the cells and scored on the
-other half. PCA is always included; with ``--scvi`` and ``--drvi`` the latents of these models as well (batch-aware where
-there are batches; trained here, which takes minutes a data set, and kept under ``--cache``), each with our code of it.
-Needs ``SPARSESC_DATA_DIR``. Writes ``benchmarks/representations.md``.
+other half. PCA is always included; with ``--scvi`` and ``--drvi`` so are the latents of these models (batch-aware where
+there are batches; trained here, which takes minutes per data set, and kept under ``--cache``), each with our code of
+it. Needs ``SPARSESC_DATA_DIR``. Writes ``benchmarks/representations.md``.
 """
 
 from __future__ import annotations
