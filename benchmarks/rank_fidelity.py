@@ -235,7 +235,7 @@ def main() -> None:
     lines += [f"Command: `python -m benchmarks.rank_fidelity`. Threads of numerical libraries: {threads}.", ""]
     lines += [
         "Distances within and between types under ranks (counts over medians of genes, mean ranks for ties and zeros: "
-        "one minus Spearman's coefficient), under log-normalised expression (one minus Pearson's coefficient), its 50 "
+        "one minus Spearman's coefficient), under log-normalized expression (one minus Pearson's coefficient), its 50 "
         "principal components and their UMAP, and a UMAP of the ranks' principal components. Intervals are 95 %, over "
         "types. AUROC and d: larger separates better; ratio (within over between): smaller is tighter.",
         "",

@@ -58,7 +58,7 @@ SHOWN = {
 
 
 def embedding(adata: AnnData, d: int) -> np.ndarray:
-    """Principal components of expression; of log-normalised expression where there are counts."""
+    """Principal components of expression; of log-normalized expression where there are counts."""
     import scanpy as sc
 
     if "counts" in adata.layers:

@@ -71,7 +71,7 @@ def embeddings(adata: object, name: str, batches: np.ndarray | None, options: ar
 
 
 def nmf_of_expression(adata: object, width: int, seed: int) -> np.ndarray:
-    """Factors of the log-normalised, highly variable genes."""
+    """Factors of the log-normalized, highly variable genes."""
     from sklearn.decomposition import NMF
 
     part = adata[:, adata.var["highly_variable"]] if "highly_variable" in adata.var else adata

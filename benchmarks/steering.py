@@ -78,7 +78,7 @@ GROUPS = {"groupby": "condition", "from_group": "ctrl", "to_group": "stim"}
 
 
 def kang() -> Any:
-    """Log-normalised counts; the 26 cells without a donor are left out."""
+    """Log-normalized counts; the 26 cells without a donor are left out."""
     import scanpy as sc
 
     import sparsesc as ssc

@@ -2,10 +2,11 @@
 
     SPARSESC_DATA_DIR=... python -m benchmarks.suppression [--data NAME ...] [--seeds 3] [--scvi] [--scib] [--quick]
 
-Every fit is judged by ``ssc.tl.suppress_features``: half of the cells choose features, the other half get their labels
-from the nearest cells of all other batches. Embeddings are not given the batches: principal components and, with
-``--scvi`` (minutes per data set; kept under ``--cache``), the latent of scVI without ``batch_key``. ``--rows`` keeps
-what is done, so that a run can resume where it stopped. ``--scib`` adds the scores of scib-metrics. Writes ``suppression.md``.
+Every fit is judged by ``ssc.tl.suppress_features``: half of the cells choose features, the other half get their
+labels from the nearest cells of all other batches. Embeddings are not given the batches: principal components and,
+with ``--scvi`` (minutes per data set; kept under ``--cache``), the latent of scVI without ``batch_key``. ``--rows``
+keeps what is done, so that a run can resume where it stopped. ``--scib`` adds the scores of scib-metrics. Writes
+``suppression.md``.
 """
 
 from __future__ import annotations
@@ -150,9 +151,9 @@ def report(table: pd.DataFrame, scib: pd.DataFrame | None, command: str) -> str:
     lines += [f"Command: `{command}`.", ""]
     lines += [
         "Label transfer to each batch from all others: share of correct labels in the judging half of the cells;",
-        f"mean over batches and {table['seed'].nunique()} seeds (each with another fit and other halves). `change`: mean,",
-        "smallest and largest over seeds. `random` and `matched` (with as much activity) are as many other",
-        "features, five draws each; `means` shifts batches by their mean difference within labels, without",
+        f"mean over batches and {table['seed'].nunique()} seeds (each with another fit and other halves).",
+        "`change`: mean, smallest and largest over seeds. `random` and `matched` (with as much activity) are as many",
+        "other features, five draws each; `means` shifts batches by their mean difference within labels, without",
         "features. No embedding was given the batches. The first rule is the package's default. `without labels`",
         "ranks by plain mutual information, suppresses ten, and is judged on different halves, because they are",
         "not drawn by label.",
