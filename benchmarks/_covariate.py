@@ -18,7 +18,7 @@ COARSE = {"architecture": "batchtopk", "k": 1}
 
 
 def fitted(X: np.ndarray, seed: int, **options: object) -> ssc.nn.SparseAutoencoder:
-    """What ``ssc.tl.fit_sae`` makes of an embedding."""
+    """The autoencoder that ``ssc.tl.fit_sae`` fits to an embedding."""
     cells = AnnData(sparse.csr_matrix((len(X), 1), dtype=np.float32), obsm={"X_pca": X})
     ssc.tl.fit_sae(cells, use_rep="X_pca", rng=seed, progress_bar=False, **options)
     return ssc.get.sae(cells)
@@ -26,13 +26,13 @@ def fitted(X: np.ndarray, seed: int, **options: object) -> ssc.nn.SparseAutoenco
 
 def components(X: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The first principal components of some cells, as directions and as values; no labels are involved."""
-    centred = X - X.mean(0)
-    directions = np.linalg.svd(centred[:5000], full_matrices=False)[2][:n]
-    return directions, centred @ directions.T
+    centered = X - X.mean(0)
+    directions = np.linalg.svd(centered[:5000], full_matrices=False)[2][:n]
+    return directions, centered @ directions.T
 
 
 def dense_direction(X: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first principal component of what a code of one feature a cell leaves over.
+    """The first principal component of the residual of a code with one feature per cell.
 
     Returns
     -------
@@ -103,6 +103,6 @@ def account(adata: AnnData, X: np.ndarray, train: np.ndarray, seed: int) -> Iter
     coarse = fitted(X, seed, **COARSE)
     yield "code of one feature a cell: a feature", coarse.encode(X)
     yield (
-        "first component of what a code of one feature a cell leaves over",
+        "first component of the residual of a code with one feature per cell",
         components(X - coarse.reconstruct(X), 1)[1],
     )

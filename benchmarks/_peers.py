@@ -1,4 +1,4 @@
-"""Other packages on the same cells, each in a process of its own: run by :mod:`benchmarks.train` and `.encode`.
+"""Other packages on the same cells, each in a separate process: run by :mod:`benchmarks.train` and `.encode`.
 
     python benchmarks/_peers.py PACKAGE:ARCHITECTURE cells.npz '{"n_features": 512, ...}'
 

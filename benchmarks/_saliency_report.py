@@ -26,10 +26,10 @@ def report(
     lines += [f"Command: `{command}`. Other models and methods: seed 0.", ""]
     lines += [reading.strip(), ""] if reading.strip() else []
     lines += [
-        f"For each type, the unit that is larger in it than in other cells most clearly, among the {n_units} that",
+        f"For each type, the unit that is most clearly larger in it than in other cells, among the {n_units} that",
         "vary most (chosen on half of the cells; quality: AUROC, for proliferation Pearson r, on the other half).",
-        "Rank: place of the expected set among all sets by its score on that unit, the best over the sets named;",
-        "others: the median of this rank over other units. Expectations were written down before. `scaled` is the",
+        "Rank: place of the expected set among all sets by its score on that unit, the best if several sets are named;",
+        "others: the median of this rank over other units. Expectations were written down beforehand. `scaled` is the",
         "published measure, marked above .7.",
         "",
     ]
@@ -68,8 +68,8 @@ def report(
         "",
         "## Agreement of methods",
         "",
-        "Mean absolute saliency, medians over units, seed 0: Spearman's coefficient over genes, and the share that is",
-        f"common of {n_top} leading genes. Two units of one network are beside it: methods should agree better.",
+        "Mean absolute saliency, medians over units, seed 0: Spearman's coefficient over genes, and the shared part",
+        f"of {n_top} leading genes. Two units of one network are a baseline: methods should agree better than these.",
     ]
     rows = [
         f"{row.data} | {row.first} | {row.second} | {row.spearman:.2f} | {row.shared:.0%}"
@@ -108,7 +108,7 @@ def report(
         for (data, model, method), part in facts.groupby(["data", "model", "method"], sort=False)
     ]
     head = "data | model | method | training | saliency | impact | stored MB"
-    lines += ["", "## Time and size", "", "Seconds of processor.", *markdown(head, rows)]
+    lines += ["", "## Time and size", "", "Seconds of processor time.", *markdown(head, rows)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     lines += ["", f"Peak memory of the whole run: {peak:.1f} GiB.", ""]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Are the p-values of the package's tests what they say? Where nothing is to be found, and in mixtures of known truth.
+"""Are the p-values of the package's tests calibrated, without signal and in mixtures with a known truth?
 
     python -m benchmarks.calibration [--only genes] [--keep FILE] [--quick]
 
@@ -30,7 +30,7 @@ from sparsesc.stats import benjamini_hochberg
 LEVELS = (0.05, 0.01, 0.001)
 
 
-# -- what they are worth ----------------------------------------------------------------------------------------------
+# -- how the tests behave ---------------------------------------------------------------------------------------------
 
 
 def adjusted(table: pd.DataFrame) -> np.ndarray:
@@ -142,81 +142,83 @@ WRITTEN = {
 
 
 HOW_TO_READ = """
-Without signal, a share of .05 of the p-values should be at or below .05 (tests whose p-values move in steps may have
-less), .01 at or below .01, .001 at or below .001. *A discovery*: the share of data sets without signal in which any
-adjusted p is below .05; it should be at most .05. *False*: the mean share of false discoveries in mixtures of known
-truth (adjusted p below .05), with its standard error; at most .05. *Found*: the share of what was planted. Tests under
-"not to be trusted here" are shown because they are in use: do not take their p-values at their word in that setting.
+Without signal, a share of .05 of the p-values should be at or below .05 (less for tests with discrete p-values), .01 at
+or below .01, .001 at or below .001. *A discovery*: the share of data sets without signal in which any adjusted p is
+below .05; it should be at most .05. *False*: the mean share of false discoveries in mixtures with a known truth
+(adjusted p below .05), with its standard error; at most .05. *Found*: the share of the planted effects that were
+detected. Tests under "not to be trusted here" are shown because they are in use: do not take their p-values at face
+value in that setting.
 """
 
 DATA_SETS = f"""
-Other scores (F1, held-out r, MCC, LMS, stability, rank fidelity) come with a null or a baseline beside them, but
-without p-values; so do the genes of a decoder. In the test suite levels and mixtures are in
-`tests/tl/test_calibration.py`, `tests/tl/test_calibration_mixtures.py` and the tests of absorption, drift, impact,
-counts, latent dimensions, genes over samples (`test_feature_genes_split.py`) and representations
-(`tests/stats/test_representation.py`).
+Other scores (F1, held-out r, MCC, LMS, stability, rank fidelity) come with a null or a baseline, but without p-values;
+so do the genes of a decoder. In the test suite, levels and mixtures are tested in `tests/tl/test_calibration.py`,
+`tests/tl/test_calibration_mixtures.py` and the tests of absorption, drift, impact, counts, latent dimensions, genes
+over samples (`test_feature_genes_split.py`) and representations (`tests/stats/groups/test_representation.py`).
 
 ## What the data sets are
 
-Without something to find:
+Without anything to detect:
 
 - labels, numbers, genes, pairs of features: 700 real blood cells (765 genes, 10 labels of 8 to 240 cells) with an
-  untrained code of 64 features, the cells of every feature shuffled on their own; numbers with a long tail.
-- genes, five samples: the same, in five samples drawn by lot.
-- labels, best of many: the same; for each feature, one label and threshold is chosen on half of the cells.
-- labels, all features together: 200 of these cells with labels drawn by lot, scored by the best of 16 features; the
-  p-values of eleven metrics.
-- categories: labels, each with a feature that misses a tenth of its cells at random. Hardly ever an absorber is chosen;
-  where none is, p is 1.
+  untrained code of 64 features, the cells of every feature shuffled separately; numbers with a long tail.
+- genes, five samples: the same, in five random samples.
+- labels, best of many: the same; for each feature, one label and one threshold are chosen on half of the cells.
+- labels, all features together: 200 of these cells with random labels, scored by the best of 16 features; the p-values
+  of eleven metrics.
+- categories: labels, each with a feature that misses a tenth of its cells at random. An absorber is hardly ever chosen;
+  if none is, p is 1.
 - pairs of features of a label: eight features of each of five labels, active in half of its cells.
 - random gene sets: real gene scores of the same code, unshuffled, against 40 random sets of 10 to 59 genes.
-- effects of features: what the principal components make of 32 of these features, taken away one at a time (each its
-  own data set), against such sets.
+- effects of features: the decoded effect, by principal components, of removing 32 of these features one at a time (each
+  is a separate data set), against such sets.
 - gene sets that vary together: gene scores of shuffled cells, against 12 sets of markers of cell types and k-means
-  clusters of these genes by how they vary. Nothing is to be found, but by chance all genes of a set score alike.
-- GO sets: the same with 2,700 blood cells, 2,000 genes and GO's biological processes.
+  clusters of genes that vary together. There is nothing to detect, but by chance all genes of a set score alike.
+- GO sets: the same with 2,700 blood cells, 2,000 genes and the biological processes of GO.
 - samples that differ, 3 against 3 samples, three conditions: {CELLS:,} simulated cells of 12 (or 6) samples, which
-  differ in how often each feature is active (or genes are expressed), but not by condition. For drift one condition is
-  the query. Both conditions in each sample: samples also differ in their response. Samples of other ages: age matters
-  to all features, and those of one condition are older. Samples with two cell types: these are tested apart.
-- batches: features that follow the label, and batches with other shares of the labels. P-values are for one feature,
-  adjusted ones for the whole family; the ones of held-out cells are not adjusted by the package.
+  differ in how often each feature is active (or genes are expressed), but not by condition. For drift, one condition is
+  the query. Both conditions in each sample: samples also differ in their response. Samples of different ages: age
+  affects all features, and the samples of one condition are older. Samples with two cell types: the types are tested
+  separately.
+- batches: features that follow the label, and batches with different shares of the labels. P-values are for one
+  feature, adjusted ones for the whole family; the package does not adjust those of held-out cells.
 - loadings: {FEATURES} principal components with random loadings of {GENES} genes, 60 random gene sets. Loadings of
   samples: saliency that differs between cells, and more so between 12 samples of two conditions.
-- embeddings without relation: two of 20 dimensions with a tail, a crosscoder that is hardly trained.
+- unrelated embeddings: two of 20 dimensions with a long tail, and a crosscoder that is hardly trained.
 - latent dimensions: 200 numbers that differ between 20 samples, and a condition of samples.
 - Poisson counts, NB counts: 200 genes of 600 cells that follow the simpler model.
 - features of the counts tested: 600 cells of 300 genes, all alike (Poisson counts), and an untrained code of 40
   features of 10 principal components of the same counts, or of one half of them by `ssc.pp.thin_counts`.
 
 Mixtures are {CELLS:,} simulated cells, {GENES} genes (Poisson counts with cell sizes) and {FEATURES} features of which
-10 (gene sets: 20) have something to find: a label in which they are more often active, a number that grows with them,
-a condition or a query that makes them more frequent, the batch besides the label, 20 genes with 2.5 times the counts
-where they are active, or a set of 20 genes that holds 8 of these (beside random sets or, for those that vary together,
-ten sets of 20 genes that do so whatever the features do). Others: four of eight labels have cells that another feature
-took over; 10 pairs of features (5 within labels) are active together; 20 components, or features that move cells, have
-larger loadings in half or all of the 20 genes of a set; 10 components have twice the saliency in one condition; 60
-cells of the query are of an unknown kind; the condition matters to 20 of 200 latent dimensions; 40 of 200 genes do not
-follow the simpler model; two kinds of cells differ in 40 of the counts tested.
+10 (gene sets: 20) have an effect: a label in which they are more often active, a number that grows with them, a
+condition or a query that makes them more frequent, the batch besides the label, 20 genes with 2.5 times the counts
+where they are active, or a set of 20 genes that contains 8 of these (next to random sets or, for genes that vary
+together, ten sets of 20 genes that do so independently of the features). Others: four of eight labels have cells that
+are absorbed by another feature; 10 pairs of features (5 within labels) are active together; 20 components, or features
+that move cells, have larger loadings in half or all of the 20 genes of a set; 10 components have twice the saliency in
+one condition; 60 cells of the query are of an unknown kind; the condition affects 20 of 200 latent dimensions; 40 of
+200 genes do not follow the simpler model; two kinds of cells differ in 40 of the counts tested.
 
-Genes with samples as replicates are also held against strong cells that are drawn by lot within each sample, if these
-are few for a gene so rare (`skew_guard`). The plain paired t test is not to be trusted there: over five samples of real
-cells it gives a fifth of the genes that fewer than one cell in twenty expresses a p below .05, because a gene that all
-strong cells miss differs by nearly the same in every sample.
+With samples as replicates, genes are also compared with random draws of the strong cells within each sample, if there
+are few strong cells for such a rare gene (`skew_guard`). The plain paired t test is not to be trusted there: over five
+samples of real cells, a fifth of the genes that fewer than one cell in twenty expresses get a p below .05, because a
+gene that is missing in all strong cells differs by nearly the same amount in every sample.
 
-P-values of `gsea` are estimates by draws, with a relative error of about a fifth below .001. Benjamini-Hochberg takes
-up those that came out too small, so that the share of false discoveries lies a little above nominal.
+P-values of `gsea` are estimated from random draws, with a relative error of about a fifth below .001.
+Benjamini-Hochberg picks those that are too small by chance, so the share of false discoveries is slightly above
+nominal.
 
-scFeatureLens reports half the two-sided p of a Mann-Whitney test of each gene set as its p-value and corrects neither
-over sets nor over features: twice as many null p-values below any level, and in its own terms every p below .05 is a
-finding (columns *a discovery* and *false*).
+scFeatureLens reports half the two-sided p of a Mann-Whitney test of each gene set as the p-value and corrects neither
+over sets nor over features: twice as many null p-values are below any level, and every p below .05 counts as a finding
+(columns *a discovery* and *false*).
 """
 
 
 def report(rows: list[dict]) -> str:
     minutes = sum(row["seconds"] for row in rows) / 60
     lines = [
-        "# Are the p-values what they say?",
+        "# Are the p-values calibrated?",
         "",
         "Command: `uv run python -m benchmarks.calibration`"
         f" ({minutes:.0f} minutes of one core). Machine: {machine()}.",

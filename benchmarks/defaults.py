@@ -1,11 +1,11 @@
-"""The study behind the defaults of ``fit_sae``: which start, architecture, width, sparsity and nesting find labels.
+"""The study behind the defaults of ``fit_sae``: which start, architecture, width, sparsity, nesting are best.
 
     uv run python -m benchmarks.defaults [--data pbmc3k ...] [--embedding PCA scVI] [--codes ...] [--quick]
 
-Every labelled data set, PCA and batch-aware scVI embeddings, several seeds. A seed draws the held-out cells, the start
+Every labeled data set, PCA and batch-aware scVI embeddings, several seeds. A seed draws the held-out cells, the start
 and the order of the cells, as the ``rng`` of ``fit_sae`` does, and the halves of the scores. No setting may use labels;
-they only judge. Rows are kept (``--rows``) and those that are there are not made again; all of them are in
-``benchmarks/defaults.md``, which this writes.
+they only judge. Rows are kept (``--rows``) and not computed again; all of them are in ``benchmarks/defaults.md``, which
+this writes.
 """
 
 from __future__ import annotations
@@ -296,7 +296,7 @@ def report(table: pd.DataFrame, epochs: int) -> str:
                 row = part[(part["data"] == name) & (part["code"] == code)]
                 if len(row):
                     lines.append(f"| {name} | {code} | " + " | ".join(f"{row[c].iloc[0]:.2f}" for c in RATIOS) + " |")
-            lines += ["", "Chosen without labels, in each data set by one figure of the fits alone:", ""]
+            lines += ["", "Chosen without labels, in each data set by one score of the fits alone:", ""]
             lines += ["| by | " + " | ".join(RATIOS) + " | how often the default |", "|---" * (len(RATIOS) + 2) + "|"]
             figures = {"stability, less chance": part["stability"] - part["by chance"], "FVU": -part["fvu"]}
             for told, value in figures.items():
@@ -342,18 +342,19 @@ def _figure(value: float, digits: int) -> str:
 
 SHOWN_MEANS = (("stability", 2), ("by chance", 2), ("dead", 2), ("fvu", 3))
 READING = [
-    "Ratios are to the embedding's own dimensions. Half of each label's cells choose the feature, the other half score",
-    "it (`benchmarks/_scores.py`). Stability is the mean cosine of features matched one to one between two fits with",
-    "other seeds, which hold out other cells too; beside it what random directions have. The supervised rows are no",
-    "competitors but what the scores allow: a logistic regression of each label on the cells that choose: its scores",
-    "on the others (a direction of the embedding, found with the labels), their positive part, and the label it calls.",
+    "Ratios are to the embedding's dimensions. Half of each label's cells choose the feature, the other half",
+    "score it (`benchmarks/_scores.py`). Stability is the mean cosine of features matched one to one between two",
+    "fits with other seeds, which also hold out other cells; next to it is that of random directions. The",
+    "supervised rows are no competitors, but show how high scores can get: a logistic regression of each label on",
+    "the choosing cells, with its scores on the others (a direction of the embedding, learned with the labels),",
+    "their positive part, and the label it predicts.",
     "",
-    "F is 128 for fifty principal components and 64 for the ten dimensions of scVI; k is 8 and 4, twice that 16 and 8.",
-    "`from F/4`: nested dictionaries of F/4, F/2 and F features, with equal shares of the loss; `weight 2/3`: the",
-    "whole dictionary has two thirds of it. Noise (on what the encoder sees) is .6 and the pull of the encoder toward",
-    "the decoder 15 where no other figure is given. The defaults of `fit_sae` that came out of this are `matryoshka",
-    "from F/16, kmeans, twice k, weight 2/3` on principal components and `matryoshka from F/4, kmeans, twice k` on",
-    "scVI's latent. scVI was trained for 60 epochs, for PBMC, 3 technologies, for 200.",
+    "F is 128 for fifty principal components and 64 for the ten dimensions of scVI; k is 8 and 4, twice that 16",
+    "and 8. `from F/4`: nested dictionaries of F/4, F/2 and F features, with equal shares of the loss; `weight",
+    "2/3`: the whole dictionary has two thirds of it. Noise (on what the encoder sees) is .6 and the pull of the",
+    "encoder toward the decoder 15 where no other value is given. The resulting defaults of `fit_sae` are",
+    "`matryoshka from F/16, kmeans, twice k, weight 2/3` on principal components and `matryoshka from F/4,",
+    "kmeans, twice k` on scVI's latent. scVI was trained for 60 epochs, for PBMC, 3 technologies, for 200.",
 ]
 
 
@@ -361,7 +362,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
     parser.add_argument("--embedding", nargs="+", choices=EMBEDDINGS, default=list(EMBEDDINGS))
-    parser.add_argument("--codes", nargs="*", help="only these settings, beside the controls")
+    parser.add_argument("--codes", nargs="*", help="only these settings, and the controls")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=60, help="of scVI, where its latent is not in --cache")
     here = Path.home() / ".cache" / "sparsesc"

@@ -1,4 +1,4 @@
-"""The deep generative decoder beside scVI and beside an autoencoder: held-out counts, clusters, new cells, few cells.
+"""The deep generative decoder compared with scVI and an autoencoder: held-out counts, clusters, new cells, few cells.
 
     uv run --with igraph python -m benchmarks.dgd [--seeds 2] [--seeds-few 1] [--quick] [--cache FOLDER]
 
@@ -37,30 +37,34 @@ HELD_OUT = 0.2  # of the cells of every label
 SEEN = 0.8  # of the molecules of every cell
 NEIGHBORS = 15
 METHODS = ("DGD", "scVI", "DGD, prior=None", "autoencoder")
-METHOD = """{genes} variable genes, {latent} latent dimensions, one hidden layer of {hidden} nodes, negative binomial
-with one dispersion a gene, no covariates, for all. DGD has as many components as there are labels, and otherwise its
-defaults, as scVI has, which stops early. The autoencoder has the decoder of `prior=None`, an encoder with as many
-hidden nodes, no prior, and the same rule for stopping. `seeds` counts the fits of a row, which differ in their draws
-and in the cells held out; with several, means, and standard deviations in brackets. Models are trained on {seen:.0%} of
-the molecules of {rest:.0%} of the cells of every label.
+METHOD = """\
+{genes} variable genes, {latent} latent dimensions, one hidden layer of {hidden} nodes, a negative binomial with one
+dispersion per gene, and no covariates, for all. DGD has as many components as there are labels and is otherwise at its
+defaults, and so is scVI, which stops early. The autoencoder has the decoder of `prior=None`, an encoder with as many
+hidden nodes, no prior, and the same rule for stopping. `seeds` is the number of fits of a row, which differ in their
+random draws and held-out cells; with several, the values are means, with standard deviations in brackets. Models are
+trained on {seen:.0%} of the molecules of {rest:.0%} of the cells of every label.
 """
-CLUSTERS = """Cells of the training. Adjusted Rand index with the published labels. `own`: the most probable components
-of DGD's mixture; `start`: the clusters from which its training begins, k-means of principal components. `Leiden`: at
-the resolution that gives as many clusters as there are labels (`found`).
+CLUSTERS = """\
+Training cells. Adjusted Rand index with the published labels. `own`: the most probable components of DGD's mixture;
+`start`: the clusters at the start of its training, k-means of principal components. `Leiden`: at the resolution that
+gives as many clusters as there are labels (`found`).
 """
-HELD = """Judged is the log likelihood (natural logarithm, mean over cells) of the molecules that were kept back, given
-one point of the latent space that the cell's other molecules give, with the judged counts' own sum as the size of the
-cell. The point is DGD's most probable one (by `project` for new cells), the mean of scVI's posterior, the autoencoder's
-code. So all are scored by the same kind of distribution, on counts that had no part in the point, and as they are used;
-an ELBO would not compare, as DGD has none. What is not alike: the mean of a posterior is not the point of the highest
-likelihood, and a point of DGD takes hundreds of gradient steps where an encoder takes one pass. `kNN`: share of new
-cells whose {neighbors} nearest training cells have their label. Seconds are of one core.
+HELD = """\
+The score is the log likelihood (natural logarithm, mean over cells) of the held-out molecules, given one point of the
+latent space that the other molecules of the cell determine, with the sum of the held-out counts as the size of the
+cell. The point is DGD's most probable one (by `project` for new cells), the mean of scVI's posterior, or the
+autoencoder's code. All models are thus scored with the same kind of distribution, on counts that did not determine the
+point, and in the way they are used; an ELBO would not be comparable, as DGD has none. Two things differ: the mean of a
+posterior is not the point of the highest likelihood, and a point of DGD takes hundreds of gradient steps where an
+encoder takes one pass. `kNN`: share of new cells whose {neighbors} nearest training cells have their label. Seconds are
+of one core.
 """
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "logger": None}
 
 
 def cells(name: str) -> Any:
-    """Labelled cells x variable genes: counts in ``X``, and cut into two parts in layers."""
+    """Labeled cells x variable genes: counts in ``X``, and cut into two parts in layers."""
     import scanpy as sc
 
     import sparsesc as ssc
@@ -351,7 +355,7 @@ def report(scored: pd.DataFrame) -> str:
     """The page."""
     told = {"genes": N_GENES, "latent": N_LATENT, "hidden": N_HIDDEN, "neighbors": NEIGHBORS}
     lines = [
-        "# The deep generative decoder beside scVI and an autoencoder",
+        "# The deep generative decoder compared with scVI and an autoencoder",
         "",
         f"Machine: {machine()}.",
         "",

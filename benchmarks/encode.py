@@ -1,4 +1,4 @@
-"""Encoding: seconds beside the encoder product alone and beside other packages, and the memory it takes.
+"""Encoding: seconds compared with the encoder product alone and with other packages, and the memory it takes.
 
     uv run --group bench python -m benchmarks.encode [--cells 1000000] [--repeats 5] [--quick]
 
@@ -86,13 +86,13 @@ def main() -> None:
     rows, each = ours(n, repeats, options.threads)
     if options.quick:
         return
-    lines = ["# Encoding beside the encoder product and other packages", ""]
+    lines = ["# Encoding compared with the encoder product and other packages", ""]
     lines += [f"Machine: {machine()}; {options.threads} threads.", ""]
     lines += [f"Command: `uv run --group bench python -m benchmarks.encode --cells {n}`.", ""]
     lines += [
-        f"{n:,} cells, {DIMENSIONS} dimensions, {FEATURES} features, {ACTIVE} active in a cell; medians of {repeats}. "
-        "*Product alone*: the encoder product by torch in blocks of 512 cells into one buffer, which holds no codes "
-        "afterwards; where the package multiplies by itself and faster, the ratio is below 1. "
+        f"{n:,} cells, {DIMENSIONS} dimensions, {FEATURES} features, {ACTIVE} active per cell; medians of {repeats}. "
+        "*Product alone*: the encoder product by torch in blocks of 512 cells into one buffer, without codes; "
+        "where the package's multiplication is faster than torch, the ratio is below 1. "
         "*Extra memory*: the peak of the process minus what it was before encoding.",
         "",
         "| code | active per cell | seconds | product alone | ratio | extra memory (MiB) | CSR result | beyond it |",
@@ -101,7 +101,7 @@ def main() -> None:
         "",
         f"Other packages on {PEER_CELLS:,} of the cells, in blocks of 4,096; they give dense codes.",
         "",
-        "| package | architecture | microseconds a cell | times ours |",
+        "| package | architecture | microseconds per cell | times ours |",
         "|---" * 4 + "|",
     ]
     lines += [f"| sparsesc | {name} | {1e6 * seconds:.1f} | 1.0 |" for name, seconds in each.items()]

@@ -1,4 +1,4 @@
-"""What `import sparsesc` costs beside `import scanpy`, in fresh interpreters that take turns.
+"""What `import sparsesc` costs compared with `import scanpy`, in fresh interpreters that take turns.
 
     python -m benchmarks.import_time [--repeats 15]
 

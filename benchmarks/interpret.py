@@ -1,4 +1,4 @@
-"""Interpretation: genes, gene sets and labels of all features, beside one feature at a time.
+"""Interpretation: genes, gene sets and labels of all features, compared with one feature at a time.
 
     uv run --group bench python -m benchmarks.interpret [--features 10000] [--genes 13000] [--quick]
 
@@ -200,9 +200,9 @@ def main() -> None:
     lines += [f"Command: `uv run --group bench python -m benchmarks.interpret {' '.join(asked)}`.", ""]
     lines += [
         f"{size[0]:,} features, {size[1]:,} genes ({DENSITY:.0%} of the matrix is not zero), {size[2]:,} sets of 10 to "
-        f"500 genes, {size[3]:,} cells with {ACTIVE} active features each; the top tables alone are asked for "
+        f"500 genes, {size[3]:,} cells with {ACTIVE} active features each; only the top tables are stored "
         "(`store=False`). One run. Memory is the peak of the whole process; "
-        f"the data alone peaked at {m['data_mib'] * gb:.2f} GB. The procedure beside it: cells above the feature's "
+        f"the data alone peaked at {m['data_mib'] * gb:.2f} GB. The procedure in comparison: cells above the feature's "
         f"99th percentile against {NEGATIVES:,} silent ones, Welch's t for each gene on dense rows, "
         "Benjamini-Hochberg, and for each set a binomial test and a Mann-Whitney test on ranks of fold change; "
         f"median over {options.described} features.",

@@ -1,4 +1,4 @@
-"""Time and peak memory of encoding, beside the encoder product alone.
+"""Time and peak memory of encoding, compared with the encoder product alone.
 
     uv run python -m benchmarks.memory [--cells 200000] [--quick]
 
@@ -31,11 +31,11 @@ def peak_mib() -> float:
 def cells(n: int) -> np.ndarray:
     """Cells of 40 kinds, made in blocks so that making them sets no peak."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(40, DIMENSIONS)).astype(np.float32)
+    centers = rng.normal(size=(40, DIMENSIONS)).astype(np.float32)
     X = np.empty((n, DIMENSIONS), np.float32)
     for i in range(0, n, 10_000):
         X[i : i + 10_000] = rng.standard_normal(X[i : i + 10_000].shape, dtype=np.float32)
-        X[i : i + 10_000] += centres[rng.integers(40, size=len(X[i : i + 10_000]))]
+        X[i : i + 10_000] += centers[rng.integers(40, size=len(X[i : i + 10_000]))]
     return X
 
 

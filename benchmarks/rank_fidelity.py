@@ -37,24 +37,24 @@ REAL = {
     "bonemarrow_mouse": ("paul15_cluster", "batch", None),
 }
 LIMIT_SECONDS, LIMIT_GIB = 300, 6
-# of the committed run: read it again when the figures change
+# of the committed run: read it again when the results change
 READING = """\
-Published: all measures separate types, a UMAP of expression separates most, ranks spread cells within a type, and the
-arbitrary order of ties in sparse cells is suspected. In these four sets of cells:
+Published: all measures separate types, a UMAP of expression separates them most, ranks spread cells within a type, and
+the arbitrary order of ties in sparse cells is suspected as a cause. In these four sets of cells:
 
-- Separation is reproduced: under every measure types are nearer to themselves than to others.
-- That expression separates most is reproduced only as far as a map is compared with what is no map: a UMAP of the
-  ranks does as well as the UMAP of expression. Like with like, the AUROC of expression is no better than that of ranks
-  (in mouse bone marrow it is 0.03 worse).
+- Separation is reproduced: under every measure, cells are nearer to their type than to other types.
+- That expression separates types most is reproduced only if a UMAP is compared with distances that are not from a UMAP:
+  a UMAP of the ranks does as well as the UMAP of expression. Compared like with like, the AUROC of expression is no
+  better than that of ranks (in mouse bone marrow it is 0.03 worse).
 - That ranks spread cells within a type is reproduced: relative to distances between types, distances within are larger
-  under ranks than under expression in all four sets, and in three of them the interval leaves out no difference.
-- Neighbours under ranks are of the same type as often or a little less, and of the same batch about as often: ranks do
-  not take batches away.
+  under ranks than under expression in all four sets, and in three of them the interval excludes zero.
+- Neighbors under ranks are of the same type as often or slightly less often, and of the same batch about as often:
+  ranks do not remove batch effects.
 - The order of ties among expressed genes makes no difference once counts are divided by medians, which leaves few ties.
-  The order of zeros does: numbered at random, a cell correlates 0.12 to 0.37 with itself ranked a second time, and
-  distances within a type are 97 to 99 % of those between types. Whoever ranks whole vectors should give zeros one rank,
-  or compare only genes that both cells express.
-- Thinned to a tenth of the counts, ranks and expression lose alike, and the difference between them goes.
+  The order of zeros does: if zeros are ranked at random, a cell correlates with itself, ranked a second time, at 0.12
+  to 0.37, and distances within a type are 97 to 99 % of those between types. If you rank whole vectors, give all zeros
+  the same rank, or compare only genes that both cells express.
+- Thinned to a tenth of the counts, ranks and expression lose alike, and the difference between them disappears.
 """
 
 
@@ -119,13 +119,13 @@ def effects(frame: pd.DataFrame, first: list[str]) -> pd.DataFrame:
 
 
 def direction(summary: pd.DataFrame) -> list[str]:
-    """The published statements, with what was found."""
+    """The published statements, with the results."""
     by = summary.set_index("measure")
 
     def more(measure: str, effect: str) -> str:
         at = [by.loc[measure, f"{effect}_vs_rank{end}"] for end in ("", "_low", "_high")]
         sure = at[1] > 0 or at[2] < 0
-        return f"{at[0]:+.2f} ({at[1]:+.2f} to {at[2]:+.2f}{'' if sure else '; not told apart'})"
+        return f"{at[0]:+.2f} ({at[1]:+.2f} to {at[2]:+.2f}{'' if sure else '; not distinguishable'})"
 
     ours = [name for name in by.index if name.startswith(("rank", "expression"))]
     separated = all(by.loc[ours, "auroc_low"] > 0.5)
@@ -156,7 +156,7 @@ def report(name: str, tables: dict[str, pd.DataFrame]) -> list[str]:
         "",
     ]
     lines += [*table(effects(tables["summary"], ["measure", "within", "between"])), ""]
-    lines += [*direction(tables["summary"]), "", "Neighbours (10), means over types:", ""]
+    lines += [*direction(tables["summary"]), "", "Neighbors (10), means over types:", ""]
     lines += [*table(tables["neighbors"]), "", "Rules for ties and zeros:", ""]
     lines += [*table(effects(tables["rules"], ["rule"])), "", "Sparsity:", ""]
     shown = tables["sparsity"]
@@ -235,7 +235,7 @@ def main() -> None:
     lines += [f"Command: `python -m benchmarks.rank_fidelity`. Threads of numerical libraries: {threads}.", ""]
     lines += [
         "Distances within and between types under ranks (counts over medians of genes, mean ranks for ties and zeros: "
-        "one minus Spearman's coefficient), under log-normalised expression (one minus Pearson's coefficient), its 50 "
+        "one minus Spearman's coefficient), under log-normalized expression (one minus Pearson's coefficient), its 50 "
         "principal components and their UMAP, and a UMAP of the ranks' principal components. Intervals are 95 %, over "
         "types. AUROC and d: larger separates better; ratio (within over between): smaller is tighter.",
         "",

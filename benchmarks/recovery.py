@@ -5,8 +5,8 @@
 The large simulation of ``ssc.datasets.simulate_programs`` with 2,000 genes: without noise, with Poisson and negative
 binomial counts, and the easy version with 10 types. Principal components of 100 and of 20 dimensions, and codes of
 these. Half of the cells choose the best feature of each variable, the other half score it (``ssc.stats.recovery``). All
-representations are fitted to all cells without any label. With ``--keep`` results are kept in a file, and what is in it
-is not computed again. Writes ``benchmarks/recovery.md``.
+representations are fitted to all cells without any label. With ``--keep`` results are kept in a file, and those in it
+are not computed again. Writes ``benchmarks/recovery.md``.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ SHOWN = {
 
 
 def embedding(adata: AnnData, d: int) -> np.ndarray:
-    """Principal components of expression; of log-normalised expression where there are counts."""
+    """Principal components of expression; of log-normalized expression where there are counts."""
     import scanpy as sc
 
     if "counts" in adata.layers:
@@ -217,19 +217,19 @@ HOW_TO_READ = """
 10,000 cells and 2,000 genes. Representations are fitted to all cells without labels; then half of the cells choose the
 feature of each variable and the other half score it. r is |Pearson r|; means and maxima are over variables (100
 programs, the types). MCC matches features one to one. The covariate is scored as three 0/1 columns (the best of them)
-and as the number that it is (0, 1, 2); the latter is what was published, .66 at best. One 0/1 column of such a number
-has r of at most .87 with it.
+and as a number (0, 1, 2); the published value is for the latter, .66 at best. One 0/1 column of such a number has an r
+of at most .87 with it.
 
-*ridge regression* is given the truth of half of the cells and predicts the other half: what a linear read-out of the
-embedding can know at most. *one dense direction*: the first principal component of what a code of one feature a cell
-leaves over is taken out, a column of its own, and the code is fitted to the rest (`dense_direction` in
+*ridge regression* is given the truth of half of the cells and predicts the other half: the upper limit of a linear
+read-out of the embedding. *one dense direction*: the first principal component of the residual of a code with one
+feature per cell is removed, as a separate column, and the code is fitted to the rest (`dense_direction` in
 `benchmarks/_covariate.py`).
 """
 
 PUBLISHED = """
 Schuster (2025) trained ReLU autoencoders with biases as Bricken et al. on latents of models of the same simulation, of
-20,000 genes (lambda 1e-3, learning rate 1e-5). Their figures are the largest r of any feature with any variable, in
-the cells that chose it; type and covariate are numbers there. Compare them with the columns "max".
+20,000 genes (lambda 1e-3, learning rate 1e-5). Their scores are the largest r of any feature with any variable, in the
+cells that chose it; type and covariate are treated as numbers. Compare them with the columns "max".
 
 | latent / features | alive | active per cell | X0 max r | X1 max r | X2 max r | type, a number | covariate, number |
 |---|---|---|---|---|---|---|---|
@@ -242,20 +242,21 @@ the cells that chose it; type and covariate are numbers there. Compare them with
 
 ACCOUNT = """
 The covariate shifts all programs of a cell by the same amount. In the embedding this is a move along one direction that
-all types share, and it is smaller than what tells types apart. So
+all types share, and it is smaller than the differences between types. Therefore
 
 - the largest principal components, which describe types, mix it with them;
-- a sparse code describes a cell by a few of many directions, each of which serves cells of few types. The shift then
-  is a part of every one of them: all features together still know most of it (ridge regression on the code), no single
-  one does so dependably, with its sign or without, and neither does the number, sum or norm of the activations;
-- what the code leaves over does not have it either: the code has explained it;
-- a code that may use only one feature a cell takes away what tells types apart and little else. The first principal
-  component of what it leaves over is the covariate, nearly as well as a ridge regression that is given the truth. Taken
-  out of the embedding before the code is fitted, as a column of its own, it also leaves the code more room for the
+- a sparse code describes a cell by a few of many directions, each of which serves cells of few types. The shift is then
+  a part of every one of them: all features together still contain most of it (ridge regression on the code), but no
+  single feature does so reliably, with or without its sign, and neither does the number, sum or norm of the
+  activations;
+- the residual of the code does not contain it either: the code has explained it;
+- a code that may use only one feature per cell removes the differences between types and little else. The first
+  principal component of its residual is the covariate, nearly as well as a ridge regression that is given the truth. If
+  it is removed from the embedding before the code is fitted, as a separate column, the code also has more room for the
   programs (*one dense direction* above).
 
-This is a property of a shift that all cells share. Where a condition changes each type in another way there is no such
-direction.
+This is a property of a shift that all cells share. If a condition changes each type in a different way, there is no
+such direction.
 """
 
 

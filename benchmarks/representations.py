@@ -3,9 +3,9 @@
     python -m benchmarks.representations [--data pbmc3k ...] [--seeds 3] [--scvi] [--drvi] [--quick]
 
 Everything is scored by ``ssc.tl.compare_representations``: features are chosen on half of the cells and scored on the
-other half. PCA is always there; with ``--scvi`` and ``--drvi`` the latents of these models as well (batch-aware where
-there are batches; trained here, which takes minutes a data set, and kept under ``--cache``), each with our code of it.
-Needs ``SPARSESC_DATA_DIR``. Writes ``benchmarks/representations.md``.
+other half. PCA is always included; with ``--scvi`` and ``--drvi`` so are the latents of these models (batch-aware where
+there are batches; trained here, which takes minutes per data set, and kept under ``--cache``), each with our code of
+it. Needs ``SPARSESC_DATA_DIR``. Writes ``benchmarks/representations.md``.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def embeddings(adata: object, name: str, batches: np.ndarray | None, options: ar
 
 
 def nmf_of_expression(adata: object, width: int, seed: int) -> np.ndarray:
-    """Factors of the log-normalised, highly variable genes."""
+    """Factors of the log-normalized, highly variable genes."""
     from sklearn.decomposition import NMF
 
     part = adata[:, adata.var["highly_variable"]] if "highly_variable" in adata.var else adata
@@ -79,7 +79,7 @@ def nmf_of_expression(adata: object, width: int, seed: int) -> np.ndarray:
 
 
 def one(adata: object, use_reps: list[str], seed: int, n_permutations: int) -> Iterator[pd.DataFrame]:
-    """Scores of one seed: own dimensions, our code and controls, for every embedding."""
+    """Scores of one seed: the embedding's dimensions, our code and controls, for every embedding."""
     import sparsesc as ssc
 
     for use_rep in use_reps:
@@ -127,7 +127,7 @@ def report(table: pd.DataFrame, command: str) -> str:
     width = table[table["metric"] == "auroc"].groupby(keys, sort=False)["n_features"].first()
     n_labels = table.groupby("data", sort=False)["n_labels"].first()
     seeds = table["seed"].nunique()
-    lines = ["# What single features stand for, beside controls", "", f"Machine: {machine()}.", ""]
+    lines = ["# What single features stand for, compared with controls", "", f"Machine: {machine()}.", ""]
     lines += [f"Command: `{command}`.", ""]
     over = f"Means over {seeds} seeds" if seeds > 1 else "One seed, without intervals"
     lines += [

@@ -1,11 +1,11 @@
-"""Do gene sets with an impact on a unit fit the cells that it tells apart? An orthogonal autoencoder beside controls.
+"""Do gene sets with an impact on a unit fit the cells that it separates? An orthogonal autoencoder and controls.
 
     SPARSESC_DATA_DIR=... python -m benchmarks.saliency [--seeds 2 1 2] [--smoke] [--out benchmarks/saliency.md]
 
 Mouse marrow progenitors (Paul et al. 2015; gene names in upper case, so that human sets match), blood cells (10x PBMC
 3k), and blood cells of which half were given interferon beta (Kang et al. 2018). For each cell type, the unit that is
-larger in it than in the others is chosen on half of the cells; which sets have an impact on this unit is then asked,
-and where the set is that was expected before looking (``EXPECTED``).
+larger in it than in the others is chosen on half of the cells; the question is then which sets
+have an impact on this unit, and at which rank the expected set is (``EXPECTED``, written down before looking).
 Controls: the same network without training, with its weights shuffled, without the penalty, sparse features of the
 units, and the rank of the same set in all other units. The four methods of saliency are compared with each other, and
 with what two different units share. ``--smoke`` trains for two epochs on few genes and writes nothing.
@@ -73,36 +73,39 @@ RANDOM_SETS = 600
 METHODS = ("guided", "gradient", "gradient_x_input", "integrated_gradients")
 N_UNITS = 12  # the liveliest, for which sets are tested
 N_TOP = 50  # genes of a unit, for overlaps
-# of the committed run: read it again when the figures change
+# of the committed run: read it again when the results change
 READING = """\
 ## What follows
 
 Two seeds on marrow and on blood with interferon, one on the other blood; only the 12 units that vary most.
 `tutorials/orthogonal_ae.ipynb` looks at all units of another training on marrow, and
-`tests/tl/test_saliency_real_cells.py` at all units of trainings on the cells with interferon.
+`tests/studies/saliency/test_saliency_real_cells.py` at all units of trainings on the cells with interferon.
 
-- Blood cells with interferon: the unit that is on in stimulated cells has a response to interferon at rank 2 and 1 of
-  49 in the two seeds, both times by the test; before training at rank 41. This is the clear case of what the paper
+- Blood cells with interferon: the unit that is active in stimulated cells has a response to interferon at rank 2 and 1
+  of 49 in the two seeds, significant both times; before training at rank 41. This is the clear case that the paper
   describes.
-- Blood, with sets of marker genes: the unit of a type has the expected set among its first three in all six types
-  (half of them before training), in the cells with interferon in nine of twelve (a third); by the test in three of
-  six and five of twelve (none before training). Sparse features of the units do better: all 18 among the first three,
-  16 by the test.
+- Blood, with sets of marker genes: the unit of a type has the expected set among its first three in all six types (half
+  of them before training), and in nine of twelve in the cells with interferon (a third before training); it is
+  significant in three of six and five of twelve (none before training). Sparse features of the units do better: all 18
+  are among the first three, and 16 are significant.
 - Blood, with Hallmark sets other than interferon: cytotoxic cells and monocytes have the expected set among the first
-  three, without passing the test; in the cells with interferon only monocytes do, in one seed of two (by the test).
-- Marrow, with Hallmark sets: heme metabolism is at rank 10 and 1 on the erythroid unit in two seeds (44 and 45 in
-  other units), without passing the test, and at rank 1 without the penalty (padj .001). Inflammation on the units of
-  neutrophils and monocytes, and the cell cycle, are at rank 6 to 24: not reproduced. Sparse features of the units do
-  better here, too: heme metabolism at rank 2 and 1 on the erythroid one (padj .045 and .053), the cell cycle at rank 2
-  and 1 (.014 both).
-- A unit must be on in the cells that it is asked about: guided backpropagation shows what switches it on. The unit that
-  differs most in either direction was off in the stimulated cells in two of four trials, and had no interferon then.
-- Training brings small p-values (10 to 20 % of all sets below .05; 4 to 5 % before training and with shuffled weights).
+  three, but it is not significant; in the cells with interferon only monocytes do, in one seed of two (significant).
+- Marrow, with Hallmark sets: heme metabolism is at rank 10 and 1 on the erythroid unit in two seeds (44 and 45 in other
+  units), but not significant, and at rank 1 without the penalty (padj .001). Inflammation on the units of neutrophils
+  and monocytes, and the cell cycle, are at rank 6 to 24: not reproduced. Sparse features of the units do better here,
+  too: heme metabolism at rank 2 and 1 on the erythroid one (padj .045 and .053), the cell cycle at rank 2 and 1 (.014
+  both).
+- A unit must be active in the cells of interest: guided backpropagation shows what activates it. The unit that differs
+  most in either direction was inactive in the stimulated cells in two of four trials, and then had no interferon
+  response.
+- Training leads to small p-values (10 to 20 % of all sets below .05; 4 to 5 % before training and with shuffled
+  weights).
 - The test holds its level: 4.8 to 6.1 % of 4,800 p-values of random sets are below .05. Units share genes and sets
-  share draws, so that these shares scatter: families of only 60 sets gave between 2 and 9 %.
-- The penalty brings orthogonality (.008; 9.7 without) at no cost in likelihood, but no better sets.
+  share draws, so these shares vary: families of only 60 sets gave between 2 and 9 %.
+- The penalty gives orthogonality (.008; 9.7 without) at no cost in likelihood, but no better sets.
 - Guided backpropagation agrees with the other methods in about 30 % of the 50 leading genes of a unit (8 % with another
-  unit of its own, 6 % with the unit before training). Gradient x input and integrated gradients are nearly the same.
+  unit of the network, 6 % with the unit before training). Gradient x input and integrated gradients are nearly the
+  same.
 """
 LEAST_CELLS = {"marrow": 200, "blood": 60, "interferon": 60}  # that express a gene which is kept
 SMOKE_CELLS = {"marrow": 1500, "blood": 300, "interferon": 300}

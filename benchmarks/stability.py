@@ -3,7 +3,7 @@
     uv run python -m benchmarks.stability [--seeds 3] [--quick]
 
 Fits of one code differ in the seed only (the same training and held-out cells), as in ``ssc.tl.stability``; or in the
-order of the training cells as well, from which k-means then draws other centres; or they are fits to disjoint halves of
+order of the training cells as well, from which k-means then draws other centers; or they are fits to disjoint halves of
 the training cells. So the start that the cells determine can be told from the dictionary that they determine. Features
 that are alive are matched one to one by the cosine of their decoder rows. Labels judge codes as in
 ``benchmarks/defaults.py``. Writes ``benchmarks/stability.md``.
@@ -145,7 +145,7 @@ def _figure(column: str, value: float) -> str:
 
 READING = [
     "Stability is the mean cosine of features matched one to one between two fits. Over seeds: the same training and",
-    "held-out cells. Over orders: the same cells in another order, so that k-means draws other centres. Over halves:",
+    "held-out cells. Over orders: the same cells in another order, so that k-means draws other centers. Over halves:",
     "fits to disjoint halves of the training cells. `random`: the same for random directions; `shaped`: for random",
     "directions with the second moments of the dictionary. FVU is on held-out cells; dead features are active in no",
     "cell; AUROC, F1, LMS, MSAS as in `benchmarks/_scores.py`.",

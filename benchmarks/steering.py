@@ -5,7 +5,7 @@
 Kang et al. (2018): blood cells of eight donors with and without interferon beta. Features are set, in control cells, to
 their mean in stimulated cells of the same type. Which features, and to which means, is decided on half of the donors;
 the control cells of the other half are moved and scored, and the halves swapped. Then the same with embedding and
-autoencoder of the choosing half alone. ``--rows`` keeps what is done, so that a run can go on where it was left.
+autoencoder of the choosing half alone. ``--rows`` keeps what is done, so that a run can resume where it stopped.
 ``--quick`` runs one small fit and writes nothing. Writes ``steering.md``.
 """
 
@@ -52,31 +52,33 @@ INTERFERON = "interferon"
 TEXT = """
 ## What follows
 
-- Three features, chosen within types, do what was asked of them with the default fit and most others: they move over
-  nine tenths of the cells, where random directions and random features of the same length move next to none, and beat
-  the plain difference of all means. The difference of means within types moves all dimensions at once and stays the
-  ceiling: features come near it, and say what changes. The exceptions, with 73 and 78 %, are codes whose nested widths
-  have little weight and that are narrow or start at random: they have no broad features.
+- Three features, chosen within types, steer as intended with the default fit and most others: they move more than nine
+  tenths of the cells, while random directions and random features of the same length move almost none, and they beat
+  the plain difference of all means. The difference of means within types moves all dimensions at once and remains the
+  upper limit: features come near it, and say what changes. The exceptions, with 73 and 78 %, are codes whose nested
+  widths have little weight and that are narrow or start at random: they have no broad features.
 - One feature of a fit with the default training does not: it moves fewer than 65 % of the cells, and how many depends
   on the seed. Landing takes about six tenths of the difference of the means (third table), and one feature carries
-  less. Two things divide a response. Features that start at centres of the cells start at control and at stimulated
-  cells of a type, so that one is lost where another is gained, and each carries half; and noise on the encoder's input
-  keeps activations and steps small. Without noise and to the end one feature carries enough from either start (78 to
-  84 %), and so does one of a narrow code whose nested widths weigh as much as the whole (83 %): it has fewer and
-  broader features to share a response.
+  less. There are two reasons why a response is divided. Features that start at centers of the cells start at control
+  cells and at stimulated cells of a type, so that one feature is lost where another is gained, and each carries half;
+  and noise on the encoder's input keeps activations and steps small. Without noise, trained to the end, one feature
+  carries enough from either start (78 to 84 %), and so does one of a narrow code whose nested widths weigh as much as
+  the whole dictionary (83 %): its fewer and broader features share a response less.
 - That is no reason to change the defaults, which were chosen for features that stand for labels in cells that did not
-  choose them (`docs/defaults.md`). To steer with them, take two or three features, or a dose of 1.5 to 2; to steer by a
-  single one, fit for it: `n_features=64, k=4, full_width_weight=0.2`, or `noise=0, max_steps=6000, patience=None`.
-- In the strict setting three features move 70 to 95 % of the cells, and no setting is reliable for one.
-- One choice for all types needs about five features to beat the plain difference, and goes farther from real cells.
-- Features were chosen along the difference of the groups, so even those of an untrained code decode to interferon
-  genes while moving cells next to nowhere: enrichment alone is no evidence for features.
+  choose them (`docs/defaults.md`). To steer with the defaults, use two or three features, or a dose of 1.5 to 2; to
+  steer with a single feature, fit for that purpose: `n_features=64, k=4, full_width_weight=0.2`, or `noise=0,
+  max_steps=6000, patience=None`.
+- In the strict setting, three features move 70 to 95 % of the cells, and no setting is reliable for a single feature.
+- One choice for all types needs about five features to beat the plain difference, and moves farther away from real
+  cells.
+- Features were chosen along the difference of the groups, so even those of an untrained code decode to interferon genes
+  while moving almost no cells: enrichment alone is no evidence for features.
 """
 GROUPS = {"groupby": "condition", "from_group": "ctrl", "to_group": "stim"}
 
 
 def kang() -> Any:
-    """Log-normalised counts; the 26 cells without a donor are left out."""
+    """Log-normalized counts; the 26 cells without a donor are left out."""
     import scanpy as sc
 
     import sparsesc as ssc
@@ -151,7 +153,7 @@ def score(adata: Any, reference: np.ndarray, **options: Any) -> dict[str, float]
 
 
 def harder(adata: Any, reference: np.ndarray) -> dict[str, float]:
-    """Of the cells that were just steered: neighbours of the scored donors alone, types kept, genes against truth."""
+    """Of the cells that were just steered: neighbors of the scored donors alone, types kept, genes against truth."""
     from sparsesc.stats.features._manifold import Manifold
 
     stimulated = (adata.obs["condition"] == "stim").to_numpy()
@@ -268,7 +270,7 @@ def report(table: pd.DataFrame, command: str) -> str:
     seeds = table["seed"].nunique()
     head = "fit | features | landed | random directions | random features | percentile | random's"
     lines = [
-        "# Steering by features, beside what it has to beat",
+        "# Steering by features, compared with what it has to beat",
         "",
         f"Machine: {machine()}.",
         "",
@@ -278,8 +280,8 @@ def report(table: pd.DataFrame, command: str) -> str:
         "(smallest and largest in brackets). The embedding (PCA-50) and the autoencoder saw all cells without labels;",
         "features and the means they are set to come from donors whose cells are not scored. A cell has landed when",
         "more than half of its 15 nearest real cells, of all donors, are stimulated. Random moves have the length of",
-        "the steered one for every cell. Percentile: share of real cells that are nearer to their neighbours (0.5:",
-        "typical), for the steered cells and, beside it, for random directions.",
+        "the steered one for every cell. Percentile: share of real cells that are nearer to their neighbors (0.5:",
+        "typical), for the steered cells and, next to it, for random directions.",
         "",
         "## Features chosen, and set to the mean, within each cell type",
         *markdown(head, moves(within)),
@@ -304,9 +306,9 @@ def report(table: pd.DataFrame, command: str) -> str:
     lines += [*markdown("move | landed | percentile", plain)]
     lines += ["", "## One feature: how much it carries, and more of it", ""]
     lines += [
-        "Share: how much of the squared difference of the means (of the cell type) the change of the feature runs",
-        "along. Rising: share of cell types in which the feature is one that stimulated cells gain; in the others it",
-        "is one that they lose. Doses are multiples of the move to the mean.",
+        "Share: how much of the squared difference of the means (of the cell type) the change of the feature",
+        "accounts for. Rising: share of cell types in which stimulated cells gain the feature; in the others",
+        "they lose it. Doses are multiples of the move to the mean.",
     ]
     rows = [
         f"{name} | {part['share'].mean():.2f} | {part['rising'].mean():.0%} | {spread(part['steered landed'])} | "
@@ -317,10 +319,10 @@ def report(table: pd.DataFrame, command: str) -> str:
     lines += markdown(f"fit | share | rising | dose 1 | {doses}", rows)
     lines += ["", "## Harder questions", ""]
     lines += [
-        "Both: landed among stimulated cells, and among cells of its own type. Scored donors: only their cells are",
-        "neighbours. Strict: variable genes, components and autoencoder from the choosing donors alone. Genes:",
+        "Both: landed among stimulated cells, and among cells of the same type. Scored donors: only their cells are",
+        "neighbors. Strict: variable genes, components and autoencoder from the choosing donors alone. Genes:",
         "correlation over genes of the decoded effect with the change that the scored donors show (within types), and",
-        "beside it that of the change that the choosing donors show.",
+        "next to it that of the change that the choosing donors show.",
     ]
     rows = []
     for study, part in (("all cells", within.dropna(subset=["genes r"])), ("strict", strictly)):

@@ -1,8 +1,8 @@
-"""Many autoencoders at once: beside one alone, one after another, and the encoder products alone.
+"""Many autoencoders at once: compared with one alone, one after another, and the encoder products alone.
 
     uv run --group bench python -m benchmarks.sweep [--count 16] [--repeats 5] [--quick]
 
-Writes ``benchmarks/sweep.md``. Every repeat is a process of its own.
+Writes ``benchmarks/sweep.md``. Every repeat runs in a separate process.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def main() -> None:
         f"{options.count} autoencoders of {SIZE.n_features} features, {SIZE.k} active, over {SIZE.d} dimensions; "
         f"{n:,} simulated cells, a tenth held out; batches of {SIZE.batch_size}, {steps} steps each; medians of "
         f"{repeats}. *One*: a single training that has all threads. *Products*: the encoder products of all "
-        "steps of all of them, which no way of training can leave out. All of them are work of their own, nothing is "
-        f"shared but the cells: if {options.threads} threads speed up one training s times, together they take at "
-        f"least {options.count} s / {options.threads} times one, unless one training leaves processors idle.",
+        "steps of all of them, which any training has to compute. The trainings share nothing but the "
+        f"cells: if {options.threads} threads speed up one training s times, all of them together take at least "
+        f"{options.count} s / {options.threads} times as long as one, unless a single training leaves processors idle.",
         "",
         "| architecture | one (s) | together (s) | together / one | one after another / together | products (s) | "
         "together / products |",

@@ -1,8 +1,8 @@
-"""Training: samples a second, quality and memory, beside other packages on the same cells.
+"""Training: samples per second, quality and memory, compared with other packages on the same cells.
 
     uv run --group bench python -m benchmarks.train [--repeats 5] [--sizes 10 32 512 8192] [--quick]
 
-Writes ``benchmarks/train.md``. Competitors take turns in one run, each in a process of its own with the same number of
+Writes ``benchmarks/train.md``. Competitors take turns in one run, each in a separate process with the same number of
 threads. ``--peers-python`` names the interpreter of an environment that holds the other packages, if not this one.
 """
 
@@ -27,7 +27,7 @@ from ._machine import machine
 
 CELLS = 20_000
 TIME_LIMIT = 600  # seconds for one run of a peer
-PURSUIT = ("sklearn",)  # codes by an optimisation for each cell, with signs: another problem, shown for its time alone
+PURSUIT = ("sklearn",)  # codes by an optimization for each cell, with signs: another problem, shown for its time alone
 SLOW = 1.1  # times the fastest peer: slower ones run once
 
 
@@ -51,7 +51,7 @@ PEERS = {
     "topk": ["sae_lens", "dictionary_learning", "sparsify", "overcomplete", "sklearn"],
     "batchtopk": ["sae_lens", "dictionary_learning", "overcomplete"],
 }
-# The defaults serve labels: noise on the encoder's input and a pull toward the decoder cost reconstruction. These serve
+# The defaults favor labels: noise on the encoder's input and a pull toward the decoder cost reconstruction. These favor
 # reconstruction, as the peers' defaults do. By architecture and size.
 RECONSTRUCTION: dict[str, dict[str, dict[str, Any]]] = {
     "topk": {
@@ -201,14 +201,14 @@ def main() -> None:
     if options.one:
         print(json.dumps(ours(options.one[0], options.one[1], json.loads(options.one[2]))))
         return
-    lines = ["# Training beside other packages", "", f"Machine: {machine()}; {options.threads} threads.", ""]
+    lines = ["# Training compared with other packages", "", f"Machine: {machine()}; {options.threads} threads.", ""]
     lines += ["Command: `uv run --group bench python -m benchmarks.train`.", "", *__doc__.splitlines()[4:6], ""]
     lines += [
         f"{CELLS:,} simulated cells, a tenth held out; same cells, k, F, batches and epochs for all; medians of "
         f"{options.repeats} runs (peers slower than {SLOW} times the fastest one ran once). *Dead*: features that fire "
         "in no held-out cell. *Step / product*: the time of a whole training over its steps, against the encoder "
         "product of a batch alone. *Sooner*: seconds of the peer with the lowest FVU over the seconds until ours "
-        "reached that FVU. *reconstruction*: settings without the noise and the pull that serve labels "
+        "reached that FVU. *reconstruction*: settings without the noise and the pull that favor labels "
         "(`RECONSTRUCTION` in the source). scikit-learn codes each cell by orthogonal matching pursuit, with signs and "
         "without an encoder: its FVU is not compared.",
         "",

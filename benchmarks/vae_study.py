@@ -33,29 +33,28 @@ ARCHITECTURES = {
 LIKELIHOODS = ["nb", "zinb", "normal"]
 WARMUPS = {"at once": 0.0, "warm-up over half of the epochs": 0.5}
 ROW = ["architecture", "preprocessing", "likelihood"]
-# of the committed run: read it again when the figures change
+# of the committed run: read it again when the results change
 READING = """\
 Published (other cells: bone marrow of nine donors, 5,000 genes, tested on cells of the training set): the small network
 is best, Pearson residuals are the best preprocessing, and the dimensions of large networks collapse. On donors that
-were not trained on:
+were not part of the training:
 
-- The small network is best, but for the likelihoods made for counts by little. Within each preprocessing its ELBO is
-  higher: with nb by 0.2 (best in one fold of three) and, with warm-up, 1.4 nats a cell, with log1p by 38 to 44, with
-  Pearson residuals by 53 to 69. All networks were trained for 20 epochs on 800 cells, where a large one has learned
-  less.
-- That Pearson residuals are best is not reproduced. Their objective is in units of its own and says nothing about it.
-  Of the three inputs of a normal likelihood, log1p predicts the other half of a cell's molecules best (Spearman .23;
-  Pearson .19 to .20), in all folds. As a distribution of counts, a normal one of residuals is worse than no latent
-  space by two orders of magnitude.
+- The small network is best, but only slightly so for count likelihoods. Within each preprocessing its ELBO is higher:
+  with nb by 0.2 (best in one fold of three) and, with warm-up, 1.4 nats per cell, with log1p by 38 to 44, with Pearson
+  residuals by 53 to 69. All networks were trained for 20 epochs on 800 cells, in which a large network learns less.
+- That Pearson residuals are best is not reproduced. Their objective has different units and says nothing about it. Of
+  the three inputs of a normal likelihood, log1p predicts the other half of a cell's molecules best (Spearman .23;
+  Pearson .19 to .20), in all folds. As a distribution of counts, a normal likelihood of residuals is worse than no
+  latent space by two orders of magnitude.
 - Collapse is not reproduced: at most 1 % of the dimensions are silent, with or without a warm-up. The divergence, which
-  is what was published, is smaller in the large network for log1p and Pearson residuals (10 to 14 nats; 15 to 20 in the
-  small one), and not for counts.
-- The likelihood decides more than the network does. A normal one of raw counts is worse than no latent space, most of
-  all on a donor unlike those of the training (the patient with leukaemia, -11,000 nats; nb -190). zinb beats nb by 1.9
-  to 2.4 nats in all folds, although zeros are in excess in 1.5 % of the genes only: one more parameter a gene and cell
-  helps a little, which is no proof of a second kind of zeros.
+  is the published measure, is smaller in the large network for log1p and Pearson residuals (10 to 14 nats; 15 to 20 in
+  the small one), and not for counts.
+- The likelihood matters more than the network. A normal likelihood of raw counts is worse than no latent space, most of
+  all on a donor unlike those of the training (the patient with leukemia, -11,000 nats; nb -190). zinb beats nb by 1.9
+  to 2.4 nats in all folds, although only 1.5 % of the genes have excess zeros: one more parameter per gene and cell
+  helps a little, which does not prove a second kind of zeros.
 - No network beats principal components at predicting the other half of the molecules (Spearman .24).
-- Three donors, one of them with leukaemia, and one seed: folds differ more than networks do.
+- Three donors, one of them with leukemia, and one seed: folds differ more than networks do.
 """
 
 
@@ -137,8 +136,8 @@ def report(name: str, joined: dict[str, pd.DataFrame], counts: pd.DataFrame, abo
         "",
     ]
     shown = ["elbo", "reconstruction", "kl", "elbo_train", "n_active", "n_collapsed", "elbo_counts", "spearman"]
-    labelled = "label_transfer" in runs and runs["label_transfer"].notna().any()
-    shown += ["label_transfer"] if labelled else []
+    labeled = "label_transfer" in runs and runs["label_transfer"].notna().any()
+    shown += ["label_transfer"] if labeled else []
     for title, part in trained.groupby("divergence", sort=False):
         lines += [f"### Divergence counted {title}", ""]
         frame = means(part, shown, ROW)
@@ -146,7 +145,7 @@ def report(name: str, joined: dict[str, pd.DataFrame], counts: pd.DataFrame, abo
         lines += [*rounded(frame), ""]
     null = trained["elbo_counts_null"].groupby(trained["fold"]).first().mean()
     pca = f"PCA with {int(control['n_latent'].iloc[0])} components: Spearman {control['spearman'].mean():.3f}"
-    pca += f", label transfer {control['label_transfer'].mean():.3f}" if labelled else ""
+    pca += f", label transfer {control['label_transfer'].mean():.3f}" if labeled else ""
     lines += [f"Controls: no latent at all `elbo_counts` {null:.1f}; {pca}.", ""]
     lines += ["Who wins (means over folds):", ""]
     for title, part in trained.groupby("divergence", sort=False):
@@ -162,7 +161,7 @@ def report(name: str, joined: dict[str, pd.DataFrame], counts: pd.DataFrame, abo
         gaussian = part[part["likelihood"] == "normal"]
         won = best(gaussian, "spearman", ["preprocessing"])
         lines.append(f"- {title}, preprocessing of normal likelihoods, Spearman: {won}.")
-        if labelled:
+        if labeled:
             lines.append(f"- {title}, label transfer: {best(part, 'label_transfer', ROW)}.")
             lines.append(
                 f"- {title}, preprocessing of normal likelihoods, label transfer: "
@@ -203,7 +202,7 @@ def main(options: argparse.Namespace) -> str:
         "likelihood only. `elbo_counts` is a bound on the log-probability of the same counts for all rows (the normal",
         "likelihoods read as rounded to counts); `spearman` compares expression decoded from half of the molecules of",
         "a cell with the other half; `label_transfer` is the share of held-out cells that get their type from 15",
-        "neighbours. Means over folds.",
+        "neighbors. Means over folds.",
         "",
         *([READING.strip(), ""] if READING.strip() and not options.quick else []),
     ]
