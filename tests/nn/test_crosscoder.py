@@ -1,4 +1,4 @@
-"""Reading a dictionary over several embeddings, against the definitions written out."""
+"""Properties of a dictionary over several embeddings, against their definitions."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_shares_are_those_of_the_squared_length(sae):
 
 def test_gain_is_what_is_lost_without_the_feature(sae, X):
     codes = sae.encode(X)
-    found = gains(sae, X, codes, COLUMNS)
+    table = gains(sae, X, codes, COLUMNS)
     for feature in range(12):
         ablated = codes.toarray()
         ablated[:, feature] = 0
         lost = block_fvu(X, sae.decode(ablated), COLUMNS) - block_fvu(X, sae.decode(codes), COLUMNS)
-        np.testing.assert_allclose(found[feature], lost, atol=1e-5)
-    assert (found[:3, 1] == 0).all()
+        np.testing.assert_allclose(table[feature], lost, atol=1e-5)
+    assert (table[:3, 1] == 0).all()
 
 
 def test_contributions_add_up_to_the_pre_activation(sae, X):
@@ -60,7 +60,7 @@ def test_completion_starts_at_the_bias_and_uses_only_what_is_given(sae, X):
     first = complete(sae, X, COLUMNS[0], 3)
     start = X.copy()
     start[:, 4:] = sae.b_dec[4:]
-    np.testing.assert_array_equal(first[0], sae.reconstruct(start))  # as it was found, not as it was overwritten
+    np.testing.assert_array_equal(first[0], sae.reconstruct(start))  # as it was returned, not as it was overwritten
     start[:, 4:] = first[0][:, 4:]
     np.testing.assert_array_equal(first[1], sae.reconstruct(start))
     other = X.copy()
@@ -69,6 +69,6 @@ def test_completion_starts_at_the_bias_and_uses_only_what_is_given(sae, X):
 
 
 def test_passes_are_those_with_the_smallest_error(sae, X):
-    found = best_passes(sae, X, COLUMNS[0], [COLUMNS[1]])
+    n_passes = best_passes(sae, X, COLUMNS[0], [COLUMNS[1]])
     errors = [block_fvu(X, filled, [COLUMNS[1]])[0] for filled in complete(sae, X, COLUMNS[0], 10)]
-    assert errors[found - 1] == min(errors)
+    assert errors[n_passes - 1] == min(errors)

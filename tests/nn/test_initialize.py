@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparsesc.nn import TrainConfig, train
-from sparsesc.nn._initialize import initial_parameters, kmeans_centres
+from sparsesc.nn._initialize import initial_parameters, kmeans_centers
 from sparsesc.stats import match_features
 
 F, K, D = 24, 3, 10
@@ -32,13 +32,13 @@ def test_random_rows_are_the_first_draws(cells):
         np.testing.assert_array_equal(nested[name], value)
 
 
-def test_each_prefix_starts_at_as_many_centres_as_it_adds(cells):
+def test_each_prefix_starts_at_as_many_centers_as_it_adds(cells):
     start = initial_parameters(cells, F, K, np.random.default_rng(0), init="kmeans", widths=(2, 8, F))
     for first, last in ((0, 2), (2, 8), (8, F)):
-        centres = kmeans_centres(cells, last - first)
-        assert centres.shape == (last - first, D)
-        np.testing.assert_allclose(start["D"][first:last], directions(centres), atol=1e-5)
-    # the encoder lies along the decoder, with one scale for all
+        centers = kmeans_centers(cells, last - first)
+        assert centers.shape == (last - first, D)
+        np.testing.assert_allclose(start["D"][first:last], directions(centers), atol=1e-5)
+    # the encoder is parallel to the decoder, with one scale for all
     ratio = start["E"] / start["D"]
     np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-4)
     assert ratio[0, 0] > 0
@@ -46,13 +46,13 @@ def test_each_prefix_starts_at_as_many_centres_as_it_adds(cells):
     np.testing.assert_array_equal(again["D"], start["D"])
 
 
-def test_without_a_centre_or_its_direction_a_row_is_random(cells):
-    few = cells[:20]  # at most ten centres
+def test_without_a_center_or_its_direction_a_row_is_random(cells):
+    few = cells[:20]  # at most ten centers
     start = initial_parameters(few, F, K, np.random.default_rng(0), init="kmeans")
     drawn = directions(np.random.default_rng(0).normal(size=(F, D)))
-    np.testing.assert_allclose(start["D"][:10], directions(kmeans_centres(few, F)), atol=1e-5)
+    np.testing.assert_allclose(start["D"][:10], directions(kmeans_centers(few, F)), atol=1e-5)
     np.testing.assert_allclose(start["D"][10:], drawn[10:], atol=1e-6)
-    # one centre for all cells is their mean
+    # one center for all cells is their mean
     alone = initial_parameters(cells, F, K, np.random.default_rng(0), init="kmeans", widths=(1, F))
     np.testing.assert_allclose(alone["D"][0], drawn[0], atol=1e-6)
     assert all(np.isfinite(value).all() for value in alone.values())
@@ -64,11 +64,11 @@ def test_other_seeds_end_nearer_to_each_other_than_from_random_starts(cells, arc
         config = TrainConfig(architecture=architecture, n_features=F, k=K, init=init, max_steps=300)
         return train(cells[:540], config, X_validation=cells[540:], rng=np.random.default_rng(seed))
 
-    centred, random = ([fit(init, seed) for seed in (0, 1)] for init in ("kmeans", "random"))
-    same, other = (match_features(a.sae.W_dec, b.sae.W_dec)[1].mean() for a, b in (centred, random))
+    centered, random = ([fit(init, seed) for seed in (0, 1)] for init in ("kmeans", "random"))
+    same, other = (match_features(a.sae.W_dec, b.sae.W_dec)[1].mean() for a, b in (centered, random))
     assert same > other + 0.05
     again = fit("kmeans", 0)
-    for name, value in centred[0].sae.weights.items():
+    for name, value in centered[0].sae.weights.items():
         np.testing.assert_array_equal(again.sae.weights[name], value)
-    fvu = [min(r[0].history["validation_fvu"]) for r in (centred, random)]
+    fvu = [min(r[0].history["validation_fvu"]) for r in (centered, random)]
     assert fvu[0] < fvu[1] + 0.05

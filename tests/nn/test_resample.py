@@ -1,4 +1,4 @@
-"""Features that never fire are given to the worst reconstructed cells."""
+"""Features that never fire move to the cells with the largest error."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ def silent(sae, X):
     return np.bincount(sae.encode(X).indices, minlength=sae.n_features) == 0
 
 
-def filled(sae, X, rng=0):
+def resampled(sae, X, rng=0):
     w = resample_dead(weights_of(sae), X, 6, np.random.default_rng(rng))
     return SparseAutoencoder(w["E"].T, w["b_enc"], w["D"], w["b_dec"], w["threshold"])
 
 
 def test_silent_features_fire_in_unseen_cells_at_the_same_sparsity(cells, trained):
     assert silent(trained, cells[6000:]).mean() > 0.3
-    after = filled(trained, cells[:6000])
+    after = resampled(trained, cells[:6000])
     assert silent(after, cells[6000:]).mean() < 0.05
     assert after.encode(cells[:6000]).nnz / 6000 == pytest.approx(6, rel=0.05)
     np.testing.assert_allclose(np.linalg.norm(after.W_dec, axis=1), 1, atol=1e-5)
 
 
 def test_new_features_lower_the_error_beside_the_same_threshold(cells, trained):
-    """What the others lose is the price of the places; the new features themselves only help."""
+    """The other features lose some cells to the higher threshold; the new features themselves only help."""
     X = cells[:6000]
-    after = filled(trained, X)
+    after = resampled(trained, X)
     new = after.threshold == 0
     assert new.sum() >= silent(trained, X).sum()
     codes = after.encode(X)
     without = codes.multiply(~new).tocsr()
     assert fraction_unexplained(X, after.decode(codes)) < fraction_unexplained(X, after.decode(without))
-    # Features that were left alone are what they were, but for a higher threshold.
+    # All other features are unchanged, except for a higher threshold.
     np.testing.assert_array_equal(after.W_dec[~new], trained.W_dec[~new])
     assert after.threshold[~new].min() >= trained.threshold.max()
 
 
 def test_nothing_to_do(cells, trained):
-    alive = filled(trained, cells[:6000])
+    alive = resampled(trained, cells[:6000])
     again = resample_dead(weights_of(alive), cells[:6000], 6, np.random.default_rng(0))
     few = resample_dead(weights_of(trained), cells[:300], 6, np.random.default_rng(0))
     for name, value in weights_of(trained).items():

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sparsesc.nn import SparseAutoencoder
+from sparsesc.nn import SparseAutoencoder, _encode
 from sparsesc.nn._scaling import fit_scaler
 from sparsesc.nn._threshold import exact_threshold
-from sparsesc.nn.kernels import _processor
 
 
 def make_sae(*, d=6, F=20, k=None, architecture="batchtopk", threshold=0.4, seed=0):
@@ -48,9 +47,9 @@ def test_encode_is_the_formula(cells):
     assert fresh.has_canonical_format
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_wide_embeddings_encode_the_same_by_either_product(monkeypatch, own):
-    monkeypatch.setattr(_processor, "own_product", lambda d: own)  # whatever this processor would take
+@pytest.mark.parametrize("compiled", [True, False])
+def test_wide_embeddings_encode_the_same_by_either_product(monkeypatch, compiled):
+    monkeypatch.setattr(_encode, "compiled_product", lambda d: compiled)  # whatever this processor would take
     rng = np.random.default_rng(2)
     cells, D = (rng.normal(size=shape).astype(np.float32) for shape in ((500, 90), (30, 90)))
     D /= np.linalg.norm(D, axis=1, keepdims=True)
@@ -129,7 +128,7 @@ def test_constructor_errors(change, message):
 
 def test_wrong_cells(cells):
     sae = make_sae()
-    with pytest.raises(ValueError, match="Expected cells x 6 dimensions, found shape"):
+    with pytest.raises(ValueError, match="Expected cells x 6 dimensions, got shape"):
         sae.encode(cells[:, :4])
     with pytest.raises(ValueError, match="NaN or infinite values in 1 cells"):
         sae.encode(np.vstack([cells[:3], np.full((1, 6), np.inf)]))
@@ -150,7 +149,7 @@ def test_folding_is_exact(whiten):
     outer = SparseAutoencoder(**scaler.fold(**inner))
     pre = (U - inner["b_dec"]) @ E.T + inner["b_enc"]
     codes = np.where(pre > inner["threshold"], pre, 0)
-    back = scaler.backward if whiten else np.eye(6) * scaler.scale
+    back = scaler.coloring if whiten else np.eye(6) * scaler.scale
     expected = (codes @ D + inner["b_dec"]) @ back + scaler.mean
     np.testing.assert_allclose(outer.reconstruct(X), expected, rtol=2e-4, atol=2e-3)
     np.testing.assert_allclose(np.linalg.norm(outer.W_dec, axis=1), 1, atol=1e-5)

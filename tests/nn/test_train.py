@@ -9,7 +9,7 @@ from sparsesc._train_config import default_k, default_matryoshka_widths, default
 from sparsesc.nn import ARCHITECTURES, TrainConfig, train
 from sparsesc.nn._metrics import fit_metrics, fraction_unexplained
 from sparsesc.nn._train import Schedule
-from sparsesc.nn.kernels._processor import half_product
+from sparsesc.nn.kernels._processor import bfloat16_is_faster
 
 STEPS = 1200
 
@@ -136,19 +136,19 @@ def test_fixed_penalty_sets_the_sparsity(sparse_cells):
     assert tight < 0.7 * loose
 
 
-def test_half_precision_product_costs_little(sparse_cells):
-    full, half = (fit(sparse_cells, "batchtopk", precision=p) for p in ("float32", "bfloat16"))
-    fvu = [fit_metrics(r.sae, sparse_cells[1])["fvu"] for r in (full, half)]
+def test_bfloat16_product_costs_little(sparse_cells):
+    float32, bfloat16 = (fit(sparse_cells, "batchtopk", precision=p) for p in ("float32", "bfloat16"))
+    fvu = [fit_metrics(r.sae, sparse_cells[1])["fvu"] for r in (float32, bfloat16)]
     assert fvu[1] < fvu[0] + 0.03
 
 
 def test_automatic_precision_is_that_of_the_processor(sparse_cells):
     rng = np.random.default_rng(3)
     wide = (sparse_cells[0] @ rng.normal(size=(16, 96)).astype(np.float32), sparse_cells[1] @ rng.normal(size=(16, 96)))
-    for cells, half in ((sparse_cells, False), (wide, half_product(96))):
+    for cells, is_bfloat16 in ((sparse_cells, False), (wide, bfloat16_is_faster(96))):
         cells = [part.astype(np.float32) for part in cells[:2]]
         automatic = fit(cells, "topk", max_steps=40).sae
-        same = fit(cells, "topk", max_steps=40, precision="bfloat16" if half else "float32").sae
+        same = fit(cells, "topk", max_steps=40, precision="bfloat16" if is_bfloat16 else "float32").sae
         np.testing.assert_array_equal(automatic.W_enc, same.W_enc)
 
 

@@ -55,7 +55,6 @@ RANK_FIDELITY_TABLES = ("summary", "pairs", "outliers", "neighbors", "neighbor_g
 
 CROSSCODER_TABLES = ("embeddings", "cross", "counts")
 
-WEIGHT_NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 FEATURE_COLUMNS = ("density", "mean_active", "max", "n_cells", "dead")
 ASSOCIATION_COLUMNS = (
     "feature",

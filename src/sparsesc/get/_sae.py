@@ -36,11 +36,11 @@ def sae(adata: AnnData | MuData, key: str = "sae") -> SparseAutoencoder:
     KeyError
         If no sparse autoencoder is stored under `key`, or its weights are not complete.
     """
-    from sparsesc.nn import SparseAutoencoder
+    from sparsesc.nn._sae import WEIGHT_NAMES, SparseAutoencoder
 
     slot = get_sae_slot(adata, key)
     params, weights = slot[_keys.PARAMS], slot[_keys.WEIGHTS]
-    missing = [name for name in _keys.WEIGHT_NAMES if name not in weights]
+    missing = [name for name in WEIGHT_NAMES if name not in weights]
     if missing:
         msg = f"adata.uns[{key!r}]['{_keys.WEIGHTS}'] lacks {', '.join(missing)}. Run ssc.tl.fit_sae again."
         raise KeyError(msg)
@@ -49,7 +49,7 @@ def sae(adata: AnnData | MuData, key: str = "sae") -> SparseAutoencoder:
     if _keys.REFERENCE in slot:
         metadata[_keys.REFERENCE] = {name: _plain(value) for name, value in slot[_keys.REFERENCE].items()}
     return SparseAutoencoder(
-        **{name: np.array(weights[name]) for name in _keys.WEIGHT_NAMES},
+        **{name: np.array(weights[name]) for name in WEIGHT_NAMES},
         k=int(params["k"]) if architecture == "topk" else None,
         architecture=architecture,
         metadata=metadata,

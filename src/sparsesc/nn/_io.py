@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 WEIGHTS_FILE = "weights.safetensors"
 CONFIG_FILE = "config.json"
 
 
 def save_folder(folder: str | Path, weights: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
-    """Write both files; the folder is made when it does not exist."""
-    from safetensors.numpy import save_file
-
+    """Write both files; creates the folder if needed."""
     folder = Path(folder)
-    text = json.dumps(config, indent=2, default=_plain)  # before anything is written: it may fail
+    text = json.dumps(config, indent=2, default=_plain)  # first, because it may fail: then nothing is written
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / WEIGHTS_FILE)
     (folder / CONFIG_FILE).write_text(text + "\n")
@@ -32,12 +31,13 @@ def load_folder(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, An
     FileNotFoundError
         If the folder does not hold a saved sparse autoencoder.
     """
-    from safetensors.numpy import load_file
-
     folder = Path(folder)
     missing = [name for name in (WEIGHTS_FILE, CONFIG_FILE) if not (folder / name).is_file()]
     if missing:
-        msg = f"{folder} does not hold a saved sparse autoencoder: {' and '.join(missing)} not found."
+        msg = (
+            f"{folder} does not hold a saved sparse autoencoder: {' and '.join(missing)} not found. "
+            "Give a folder that SparseAutoencoder.save wrote."
+        )
         raise FileNotFoundError(msg)
     return load_file(folder / WEIGHTS_FILE), json.loads((folder / CONFIG_FILE).read_text())
 
@@ -45,5 +45,5 @@ def load_folder(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, An
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    msg = f"Metadata must be plain values (numbers, text, lists, dicts), found {type(value).__name__}: {value!r}."
+    msg = f"Metadata must be plain values (numbers, text, lists, dicts), got {type(value).__name__}: {value!r}."
     raise TypeError(msg)

@@ -7,9 +7,9 @@ import pytest
 
 from sparsesc.nn import SparseAutoencoder, TrainConfig, train
 from sparsesc.nn._engines import TorchEngine
-from sparsesc.nn._initialize import initial_parameters, kmeans_centres
+from sparsesc.nn._initialize import initial_parameters, kmeans_centers
 from sparsesc.nn.architectures import Archetypal
-from sparsesc.nn.architectures._archetypal import OFFSET, first_weights
+from sparsesc.nn.architectures._archetypal import OFFSET, initial_weights
 from sparsesc.stats import match_features
 
 F, K = 24, 3
@@ -33,16 +33,16 @@ def engine(cells):
     return TorchEngine(cells, parameters, arch, config, 1000, rng, "cpu")
 
 
-def test_starts_at_the_centres(engine, cells):
-    p, centres = engine.parameters(), kmeans_centres(cells, F)
-    assert centres.shape == (F, 12)
-    np.testing.assert_array_equal(centres, kmeans_centres(cells, F))
-    np.testing.assert_allclose(p["D"], centres / np.linalg.norm(centres, axis=1, keepdims=True), atol=1e-6)
+def test_starts_at_the_centers(engine, cells):
+    p, centers = engine.parameters(), kmeans_centers(cells, F)
+    assert centers.shape == (F, 12)
+    np.testing.assert_array_equal(centers, kmeans_centers(cells, F))
+    np.testing.assert_allclose(p["D"], centers / np.linalg.norm(centers, axis=1, keepdims=True), atol=1e-6)
     np.testing.assert_allclose(engine.arch.decoder(engine.p).detach().numpy(), p["D"], atol=1e-6)
 
 
-def test_first_weights_lie_on_the_simplex_and_differ():
-    weights = first_weights(30, 12)
+def test_initial_weights_lie_on_the_simplex_and_differ():
+    weights = initial_weights(30, 12)
     np.testing.assert_allclose(weights.sum(1), 1)
     assert len(np.unique(weights, axis=0)) == 30
     np.testing.assert_array_equal(weights[:12], np.eye(12))
@@ -54,7 +54,7 @@ def test_gradients_are_those_of_finite_differences(engine, cells, name):
 
     rng = np.random.default_rng(1)
     engine.p = {n: value.detach().double().requires_grad_() for n, value in engine.p.items()}
-    engine.arch._on_device = torch.from_numpy(engine.arch.centres).double()
+    engine.arch._on_device = torch.from_numpy(engine.arch.centers).double()
     with torch.no_grad():  # off the corner, so that every weight counts
         engine.p["weights"] += torch.from_numpy(rng.random((F, F)))
         engine.p["offset"] += torch.from_numpy(0.1 * rng.normal(size=(F, 12)))
@@ -71,20 +71,20 @@ def test_gradients_are_those_of_finite_differences(engine, cells, name):
     assert slope == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-3, abs=1e-7)
 
 
-def test_rows_stay_near_mixtures_of_centres(engine):
+def test_rows_stay_near_mixtures_of_centers(engine):
     rng = np.random.default_rng(2)
     # far too fast, so that both bounds are met
     engine.run(rng.integers(600, size=(60, 64)), np.full(60, 0.05), np.full(60, 0.5))
     p = engine.parameters()
     share = p["weights"] / p["weights"].sum(1, keepdims=True)
     assert share.min() == 0
-    mixture = share @ engine.arch.centres
+    mixture = share @ engine.arch.centers
     length, offset = np.linalg.norm(mixture, axis=1), np.linalg.norm(p["offset"], axis=1)
     assert (offset <= OFFSET * length * (1 + 1e-4)).all()
     assert np.isclose(offset, OFFSET * length, rtol=1e-4).any()
     rows = mixture + p["offset"]
     np.testing.assert_allclose(p["D"], rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-5)
-    # the angle to the cone of the centres is bounded
+    # the angle to the cone of the centers is bounded
     assert ((mixture * p["D"]).sum(1) / length >= np.sqrt(1 - OFFSET**2) - 1e-4).all()
 
 

@@ -18,11 +18,11 @@ def rows_of(values, k):
     bias = np.full(n, _select.NEVER, np.float32)
     bias[: values.shape[1]] = 0
     index, value = np.empty(n + 16, np.int32), np.empty(n + 16, np.float32)
-    found = []
+    rows = []
     for i in range(len(values)):
         end = _select.top_k_of_row(pre.reshape(-1), i * n, bias, n, k, np.empty(n + 32, np.float32), index, value, 0)
-        found.append((index[:end].tolist(), value[:end].tolist()))
-    return found
+        rows.append((index[:end].tolist(), value[:end].tolist()))
+    return rows
 
 
 @pytest.mark.parametrize(("features", "k"), [(7, 3), (64, 8), (130, 1), (257, 16), (1000, 8), (16, 16), (4096, 32)])

@@ -11,7 +11,7 @@ import torch
 from sparsesc.nn import ARCHITECTURES, TrainConfig, train
 from sparsesc.nn._engines import SparseEngine, TorchEngine
 from sparsesc.nn.kernels import _workspace
-from sparsesc.nn.kernels._processor import own_half_product
+from sparsesc.nn.kernels._processor import compiled_bfloat16_product
 from sparsesc.nn.kernels._step import DEAD as DEAD_FEATURES
 from sparsesc.nn.kernels._step import FETCH, LOSS, NORM, REST
 from sparsesc.nn.kernels._threads import one_thread
@@ -58,7 +58,7 @@ def make_step(dtype, *, by_batch=True, widths=(F,), weights=None, dead=False, d=
 def take(step, lr=0.0):
     """The report of one step on all cells; with the product by another library where it is not part of the step."""
     rows, noise_at, rate = np.arange(B)[None], np.zeros(1, np.int64), np.full(1, lr)
-    if step.own_product:
+    if step.compiled_product:
         return step.run(rows, noise_at, rate)[0]
     step.run(rows, noise_at, rate, FETCH)
     step.buffers.pre[:] = step.buffers.seen_rows @ step.buffers.E.T
@@ -97,10 +97,12 @@ def autograd(start, X, seen, *, by_batch, widths, dead, weights=None):
     ("widths", "weights"), [([F], None), ([8, 16, F], np.array([0.1, 0.2, 0.7]))], ids=["plain", "nested"]
 )
 @pytest.mark.parametrize("by_batch", [True, False], ids=["batch", "row"])
-@pytest.mark.parametrize(("d", "own"), [(10, True), (D, True), (40, True), (70, True), (70, False)])
+@pytest.mark.parametrize(("d", "compiled"), [(10, True), (D, True), (40, True), (70, True), (70, False)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-5)])
-def test_gradients_are_those_of_the_definition(monkeypatch, dtype, tolerance, d, own, by_batch, widths, weights, dead):
-    monkeypatch.setattr(_workspace, "own_product", lambda d: own)  # whatever this processor would take
+def test_gradients_are_those_of_the_definition(
+    monkeypatch, dtype, tolerance, d, compiled, by_batch, widths, weights, dead
+):
+    monkeypatch.setattr(_workspace, "compiled_product", lambda d: compiled)  # whatever this processor would take
     with one_thread() if dtype == np.float64 else nullcontext():
         step, start, X, seen = make_step(dtype, by_batch=by_batch, widths=widths, weights=weights, dead=dead, d=d)
         report = take(step)
@@ -172,9 +174,9 @@ def test_both_engines_take_the_same_steps(name):
     np.testing.assert_allclose(engines[0].drain(), engines[1].drain(), rtol=1e-4)
 
 
-@pytest.mark.skipif(not own_half_product(), reason="this processor has no bfloat16 instructions, or tile units")
+@pytest.mark.skipif(not compiled_bfloat16_product(), reason="no bfloat16 instructions, or tile units")
 @pytest.mark.parametrize("d", [70, 512])
-def test_half_precision_product_is_that_of_rounded_factors(d):
+def test_bfloat16_product_is_that_of_rounded_factors(d):
     rng = np.random.default_rng(0)
     cells, decoder = (rng.normal(size=(n, d)).astype(np.float32) for n in (B, F))
     decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
@@ -187,7 +189,7 @@ def test_half_precision_product_is_that_of_rounded_factors(d):
         "k_aux": K_AUX,
         "clip": 1.0,
     }
-    step = SparseStep(cells, **start, **settings, aux_weight=0.0, dead_after=1000, half=True)
+    step = SparseStep(cells, **start, **settings, aux_weight=0.0, dead_after=1000, bfloat16=True)
     for rate in (1e-2, 0.0):  # the second product is with weights that a step has changed
         weights = step.parameters()
         take(step, rate)
@@ -195,7 +197,7 @@ def test_half_precision_product_is_that_of_rounded_factors(d):
         np.testing.assert_allclose(step.buffers.pre[:, :F], (factors[0] @ factors[1].T).numpy(), atol=1e-4)
 
 
-def test_half_precision_is_for_single_precision_parameters():
+def test_bfloat16_product_is_for_float32_parameters():
     weights = {"E": np.ones((F, D)), "D": np.ones((F, D)), "b_enc": np.zeros(F), "b_dec": np.zeros(D)}
     settings = {
         "k": K,
@@ -206,4 +208,4 @@ def test_half_precision_is_for_single_precision_parameters():
         "clip": 1.0,
     }
     with pytest.raises(TypeError, match="float64"):
-        SparseStep(np.ones((B, D)), **weights, **settings, aux_weight=0.0, dead_after=1000, half=True)
+        SparseStep(np.ones((B, D)), **weights, **settings, aux_weight=0.0, dead_after=1000, bfloat16=True)

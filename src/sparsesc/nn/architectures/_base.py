@@ -1,7 +1,7 @@
-"""What all architectures share, and the hooks in which they differ.
+"""The hooks in which architectures differ, and what all of them share.
 
 ``Parameters`` are tensors by name: ``E`` (F, d) the transposed encoder, ``D`` (F, d) the decoder, ``b_enc`` (F,),
-``b_dec`` (d,), plus what an architecture adds. All of it is in standardised units.
+``b_dec`` (d,), plus what an architecture adds. All of them are in standardized units.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import torch
 
 if TYPE_CHECKING:
-    import torch
-
     from sparsesc._train_config import TrainConfig
 
-    Parameters = dict[str, torch.Tensor]
+type Parameters = dict[str, torch.Tensor]
 
 
 @dataclass
@@ -30,9 +29,21 @@ class Code:
 
 
 class Architecture:
-    """An architecture: how pre-activations become a code, what is added to the loss, and what is used afterwards.
+    r"""The base class of all architectures: a plain ReLU code without a sparsity penalty.
 
-    The base class is a plain ReLU code without any pressure to be sparse.
+    Subclasses override how pre-activations become a code, what is added to the loss, and which weights are used after
+    training.
+
+    Notes
+    -----
+    With row vectors, a standardized cell :math:`x` and its copy with noise :math:`\tilde x`, every architecture has
+
+    .. math::
+
+        p = (\tilde x - b_{dec}) E^\top + b_{enc}, \qquad f = \sigma(p), \qquad \hat x = f D + b_{dec}
+
+    and minimizes the mean of :math:`(\hat x - x)^2` over cells and dimensions plus its own penalty. Here
+    :math:`\sigma` is :meth:`activate`, for this class :math:`\max(p, 0)`. Rows of :math:`D` have unit norm.
     """
 
     name: ClassVar[str]
@@ -45,24 +56,20 @@ class Architecture:
         self.config = config
 
     def extra_parameters(self, start: dict[str, np.ndarray], X: np.ndarray) -> dict[str, np.ndarray]:
-        """Parameters beyond encoder, decoder and their biases, given where these start and training cells."""
+        """Initial values of parameters beyond encoder, decoder and biases, given those and training cells ``X``."""
         return {}
 
     def decoder(self, p: Parameters) -> torch.Tensor:
-        """Decoder (F, d) with unit rows, as the gradient sees it."""
+        """Decoder (F, d) with unit rows, differentiable in the parameters."""
         return p["D"]
 
     def constrain(self, p: Parameters) -> None:
-        """Bring parameters back to where they may be, in place, after each step; ``p["D"]`` is then the decoder."""
+        """Project parameters onto their constraints, in place, after each step; ``p["D"]`` is then the decoder."""
         p["D"] /= p["D"].norm(dim=1, keepdim=True).clamp_min(1e-12)
-
-    def pre_activations(self, p: Parameters, x: torch.Tensor) -> torch.Tensor:
-        """(x - b_dec) @ E.T + b_enc."""
-        return (x - p["b_dec"]) @ p["E"].T + p["b_enc"]
 
     def encode(self, p: Parameters, x: torch.Tensor) -> Code:
         """Forward pass of a batch (B, d)."""
-        pre = self.pre_activations(p, x)
+        pre = (x - p["b_dec"]) @ p["E"].T + p["b_enc"]
         return Code(pre, self.activate(p, pre))
 
     def activate(self, p: Parameters, pre: torch.Tensor) -> torch.Tensor:
@@ -70,11 +77,11 @@ class Architecture:
         return pre.clamp_min(0)
 
     def penalty(self, p: Parameters, x: torch.Tensor, code: Code, progress: float) -> torch.Tensor | None:
-        """What is added to the reconstruction loss; ``progress`` runs from 0 to 1 over the training."""
+        """Term that is added to the reconstruction loss; ``progress`` runs from 0 to 1 over the training."""
         return None
 
     def after_step(self, active: torch.Tensor) -> None:
-        """Adjust what is not learned by gradients, seeing the code (B, F) of a step."""
+        """Adjust what gradients do not train, given the code (B, F) of a step."""
 
     def inference(self, p: dict[str, np.ndarray], X: np.ndarray) -> dict[str, np.ndarray]:
         """Encoder, biases, decoder and thresholds as used after training; ``X`` are training cells."""
@@ -82,21 +89,34 @@ class Architecture:
         return {"E": p["E"], "b_enc": p["b_enc"], "D": p["D"], "b_dec": p["b_dec"], "threshold": threshold}
 
 
-class SteeredPenalty:
-    """The weight of a sparsity penalty: fixed and warmed up, or moved until the mean L0 is the one asked for."""
+class Penalized(Architecture):
+    r"""A code that is sparse because of an L1 penalty: the base of ``relu`` and ``gated``.
 
-    def __init__(self, fixed: float | None, target: int, *, start: float) -> None:
-        self.fixed, self.target = fixed, target
-        self._log_weight = np.log(start)
+    The weight :math:`\lambda` of the penalty is ``config.penalty``, with a linear warm-up. Where that is ``None``,
+    :math:`\lambda` is adjusted after each step until a batch has k active features per cell:
 
-    def weight(self, progress: float, warmup: float) -> torch.Tensor | float:
-        """Weight at this point of the training."""
-        if self.fixed is not None:
-            return self.fixed * min(1.0, progress / warmup) if warmup > 0 else self.fixed
+    .. math::
+
+        \log \lambda \leftarrow \log \lambda + 0.02 \, \log \frac{L_0}{k}
+
+    with :math:`L_0` the mean number of active features in the batch, and :math:`\log (L_0 / k)` cut off at -1 and 1.
+    """
+
+    _RATE = 0.02
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self._log_weight = np.log(1e-3)
+
+    def penalty_weight(self, progress: float) -> float:
+        """The weight lambda at this point of the training."""
+        fixed, warmup = self.config.penalty, self.config.warmup
+        if fixed is not None:
+            return fixed * min(1.0, progress / warmup) if warmup > 0 else fixed
         return np.exp(self._log_weight)
 
-    def observe(self, active: torch.Tensor, rate: float = 0.02) -> None:
-        """See the code of a step, (B, F)."""
-        if self.fixed is None:
-            ratio = float((active > 0).sum()) / len(active) / self.target
-            self._log_weight += rate * float(np.clip(np.log(max(ratio, 1e-3)), -1, 1))
+    def after_step(self, active: torch.Tensor) -> None:
+        """Move lambda so that L0 approaches k."""
+        if self.config.penalty is None:
+            ratio = float((active > 0).sum()) / len(active) / self.config.k
+            self._log_weight += self._RATE * float(np.clip(np.log(max(ratio, 1e-3)), -1, 1))

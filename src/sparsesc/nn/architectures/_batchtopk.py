@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
+import torch
 
 from sparsesc.nn._threshold import exact_threshold
 
-from ._base import Architecture
-
-if TYPE_CHECKING:
-    import torch
-
-    from ._base import Parameters
+from ._base import Architecture, Parameters
 
 
 class BatchTopK(Architecture):
-    """k active features per cell on average: cells take more or fewer as they need.
+    r"""k active features per cell on average: each cell has as many as it needs.
 
-    Batches do not exist afterwards, so the code used then is a threshold, the same for all features, that gives k
-    active features per training cell on average.
+    Notes
+    -----
+    .. math::
+
+        f_{ni} = \max(p_{ni}, 0) \, [p_{ni} \ge \theta_B]
+
+    with :math:`\theta_B` the (k B)-th largest pre-activation of a batch of B cells. After training there are no
+    batches. The code then has one threshold :math:`\theta` for all features, at which training cells have k active
+    features on average.
+
+    References
+    ----------
+    Bussmann, B., Leask, P. & Nanda, N. (2024). BatchTopK sparse autoencoders. arXiv:2412.06410.
     """
 
     name: ClassVar[str] = "batchtopk"
@@ -34,7 +41,7 @@ class BatchTopK(Architecture):
         return positive * (positive >= limit)
 
     def inference(self, p: dict[str, np.ndarray], X: np.ndarray) -> dict[str, np.ndarray]:
-        """A threshold found over all of ``X``."""
+        """The threshold at which cells ``X`` have k active features on average."""
         weights = super().inference(p, X)
         weights["threshold"][:] = exact_threshold(weights, X, self.config.k)
         return weights

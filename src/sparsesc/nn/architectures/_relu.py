@@ -1,32 +1,33 @@
-"""ReLU code with an L1 penalty weighted by decoder norms (Bricken et al. 2023)."""
+"""ReLU code with an L1 penalty (Bricken et al. 2023)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from ._base import Architecture, Code, SteeredPenalty
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
-    from sparsesc._train_config import TrainConfig
-
-    from ._base import Parameters
+from ._base import Code, Parameters, Penalized
 
 
-class ReLU(Architecture):
-    """The L1 baseline. Decoder rows have unit norm, so the penalty is the plain sum of activations."""
+class ReLU(Penalized):
+    r"""The L1 baseline: all positive pre-activations are active, and a penalty keeps them few and small.
+
+    Notes
+    -----
+    .. math::
+
+        f = \max(p, 0), \qquad \mathcal{L} = \frac{1}{d} \Big( |x - \hat x|^2 + \lambda \sum_i f_i \Big)
+
+    averaged over cells. Decoder rows have unit norm, so the sum of activations needs no weights.
+
+    References
+    ----------
+    Bricken, T. et al. (2023). Towards monosemanticity: decomposing language models with dictionary learning.
+    Transformer Circuits Thread.
+    """
 
     name: ClassVar[str] = "relu"
 
-    def __init__(self, config: TrainConfig) -> None:
-        super().__init__(config)
-        self.weight = SteeredPenalty(config.penalty, config.k, start=1e-3)
-
     def penalty(self, p: Parameters, x: torch.Tensor, code: Code, progress: float) -> torch.Tensor:
-        """Lambda times the mean over cells of the summed activations, per dimension as the reconstruction loss."""
-        return self.weight.weight(progress, self.config.warmup) * code.active.sum(1).mean() / x.shape[1]
-
-    def after_step(self, active: torch.Tensor) -> None:
-        """Move lambda toward the asked L0."""
-        self.weight.observe(active)
+        """Lambda times the mean over cells of the summed activations, per dimension like the reconstruction loss."""
+        return self.penalty_weight(progress) * code.active.sum(1).mean() / x.shape[1]

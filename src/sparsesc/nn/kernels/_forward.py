@@ -1,18 +1,19 @@
-"""From cells to active entries, residuals and slopes: the rows' half of a training step.
+"""The forward pass of a training step, row by row: active entries, residuals and gradients of the entries.
 
-Only the active features of each cell are touched: there is no dense code, and no dense gradient of it. Shapes: batch
-of B cells, d dimensions, F features, P nested widths of the dictionary (1 but for ``matryoshka``).
+Only the active features of each cell are computed: there is no dense code, and no dense gradient of it. Shapes: batch
+of B cells, d dimensions, F features, P nested widths of the dictionary (1 except for ``matryoshka``).
 
 The loss is ``sum_p w_p |x - x_hat_p|^2 / (B d)`` over widths p, whose weights sum to one, plus ``aux_weight`` times
-the same for the auxiliary reconstruction of the residual by dead features. In standardised units that is the fraction
+the same for the auxiliary reconstruction of the residual by dead features. In standardized units that is the fraction
 of variance unexplained.
 
 With r_p = w_p (x_hat_p - x), a feature that belongs to widths p >= g sees only their sum S_g = sum_{p >= g} r_p, so
-each cell keeps P such sums and every entry (cell i, feature f, value v) takes its gradients from that of its feature:
-``dv = S_g . D_f``, ``dD_f += v S_g``, ``dE_f += dv (x - b_dec)``. The auxiliary reconstruction is one more such sum.
+each cell keeps P such sums, and every entry (cell i, feature f, value v) takes its gradients from the sum of its level:
+``dv = S_g . D_f``, ``dD_f += v S_g``, ``dE_f += dv (x - b_dec)``. The auxiliary
+reconstruction is one more such sum.
 
-Every function works on a part of the rows, so that callers can deal the parts out to threads. Arrays of rows are in
-chunks (see :mod:`._chunks`); the encoder alone, (F, C W), and what it sees keep whole rows, for the product.
+Every function works on a part of the rows, so that callers can distribute the parts over threads. Arrays of rows are in
+chunks (see :mod:`._chunks`); only the encoder, (F, C W), and its input keep whole rows, for the product.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from ._chunks import accumulate, add, add_slopes, dot, set_scaled, stretch
+from ._chunks import accumulate, add, add_inner_products, block_capacity, dot, set_scaled
 from ._select import NEVER, top_k_of_row
-from ._simd import LANES, keep_from, load, product_tile, store
+from ._simd import LANES, keep_at_least, load, product_tile, store
 from ._threads import JIT
 
 
@@ -31,29 +32,29 @@ def fetch_rows(
     first: int, last: int, cells: np.ndarray, rows: np.ndarray, noise: np.ndarray, noise_at: int, b_dec: np.ndarray,
     width: int, target: np.ndarray, seen: np.ndarray, seen_rows: np.ndarray,
 ) -> None:  # fmt: skip
-    """Batch rows from the cells (n, d): the target (C, B, W), and what the encoder gets: with noise, centred.
+    """Batch rows from the cells (n, d): the target (C, B, W) and the encoder's input, which is centered and has noise.
 
-    ``seen`` (C, B, W) and ``seen_rows`` (B, C W) hold the same; with one chunk they may be the same memory.
+    ``seen`` (C, B, W) and ``seen_rows`` (B, C W) both hold the input; with one chunk they may be the same memory.
     """
-    d, B, whole = cells.shape[1], target.shape[1], seen_rows.shape[1]
+    d, B, row_size = cells.shape[1], target.shape[1], seen_rows.shape[1]
     flat_target, flat_seen, flat_rows = target.reshape(-1), seen.reshape(-1), seen_rows.reshape(-1)
     noisy = len(noise) > 0
     for i in range(first, last):
-        cell, out = cells[rows[i]], flat_rows[i * whole : (i + 1) * whole]
+        cell, out = cells[rows[i]], flat_rows[i * row_size : (i + 1) * row_size]
         for c in range(d):
             out[c] = cell[c] - b_dec[c]
         if noisy:
-            extra = noise[noise_at + i * d : noise_at + (i + 1) * d]
+            row_noise = noise[noise_at + i * d : noise_at + (i + 1) * d]
             for c in range(d):
-                out[c] += extra[c]
+                out[c] += row_noise[c]
         for chunk in range(len(target)):
             start = chunk * width
-            goal = flat_target[(chunk * B + i) * width : (chunk * B + i + 1) * width]
+            target_row = flat_target[(chunk * B + i) * width : (chunk * B + i + 1) * width]
             for c in range(min(width, d - start)):
-                goal[c] = cell[start + c]
+                target_row[c] = cell[start + c]
             if len(target) > 1:
                 for c in range(0, width, LANES):
-                    store(flat_seen, (chunk * B + i) * width + c, load(flat_rows, i * whole + start + c))
+                    store(flat_seen, (chunk * B + i) * width + c, load(flat_rows, i * row_size + start + c))
 
 
 @nb.njit(**JIT)
@@ -61,10 +62,12 @@ def multiply_rows(
     first: int, last: int, seen_rows: np.ndarray, packed: np.ndarray, pre: np.ndarray, depth: int
 ) -> None:
     """Encoder product of a block of rows; ``packed`` is the encoder in tiles of 64 features, (F / 64, C W, 64)."""
-    whole, n = seen_rows.shape[1], pre.shape[1]
+    row_size, n = seen_rows.shape[1], pre.shape[1]
     for tile in range(len(packed)):
         for i in range(first, last, 4):
-            product_tile(seen_rows, i * whole, whole, packed, tile * whole * 64, depth, pre, i * n + tile * 64, n)
+            product_tile(
+                seen_rows, i * row_size, row_size, packed, tile * row_size * 64, depth, pre, i * n + tile * 64, n
+            )
 
 
 @nb.njit(**JIT)
@@ -72,17 +75,17 @@ def select_rows(
     block: int, first: int, last: int, pre: np.ndarray, bias: np.ndarray, k: int, bound: float, by_batch: bool,
     maxima: np.ndarray, index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray, stop: np.ndarray,
 ) -> None:  # fmt: skip
-    """Active entries of a block of rows (or candidates for them), written one row behind the other from its stretch on.
+    """Active entries of a block of rows (or candidates for them), row after row into the segment of the block.
 
-    Row i has ``begin[i]`` to ``end[i]``; the stretch is padded to whole registers up to ``stop[block]``.
+    Row i has ``begin[i]`` to ``end[i]``; the segment is padded to whole registers up to ``stop[block]``.
     """
     n, flat = pre.shape[1], pre.reshape(-1)
-    at = block * stretch(n)
+    at = block * block_capacity(n)
     start = at
     for i in range(first, last):
         begin[i] = at
         if by_batch:
-            at = keep_from(flat, i * n, bias, n, bound, index, value, at)
+            at = keep_at_least(flat, i * n, bias, n, bound, index, value, at)
         else:
             at = top_k_of_row(flat, i * n, bias, n, k, maxima, index, value, at)
         end[i] = at
@@ -111,12 +114,12 @@ def drop_below(
 def decode_rows(
     chunk: int, first: int, last: int, target: np.ndarray, D: np.ndarray, b_dec: np.ndarray, widths: np.ndarray,
     weights: np.ndarray, index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray, sums: np.ndarray,
-    slope: np.ndarray, row_loss: np.ndarray, row_error: np.ndarray, column_sum: np.ndarray,
+    grad_value: np.ndarray, row_loss: np.ndarray, row_error: np.ndarray, output_grad: np.ndarray,
 ) -> None:  # fmt: skip
-    """One chunk of some rows: residual sums of every prefix, and this chunk's part of each entry's slope dv.
+    """One chunk of some rows: residual sums of every width, and this chunk's part of the gradient of each entry.
 
     ``sums`` is (C, P + 1, B, W). ``row_loss`` collects the weighted squared error of all widths,
-    ``row_error`` that of the whole code, ``column_sum`` (C W,) the gradient of the decoder's bias.
+    ``row_error`` that of the whole code, ``output_grad`` (C W,) the gradient of ``b_dec`` through the reconstruction.
     """
     B, width = target.shape[1], target.shape[2]
     P, column = len(widths), chunk * D.shape[1] * width
@@ -144,7 +147,7 @@ def decode_rows(
         if chunk == 0:
             row_loss[i], row_error[i] = 0.0, 0.0
             for e in range(begin[i], end[i]):
-                slope[e] = 0
+                grad_value[e] = 0
         row_loss[i] += loss
         row_error[i] += error
         at = end[i]
@@ -159,18 +162,18 @@ def decode_rows(
                 start = at
                 while start > begin[i] and index[start - 1] >= widths[p - 1]:
                     start -= 1
-            add_slopes(slope, start, at, R, r, rows, width, column, index)
+            add_inner_products(grad_value, start, at, R, r, rows, width, column, index)
             at = start
-        add(column_sum, chunk * width, R, (base + i) * width, width)
+        add(output_grad, chunk * width, R, (base + i) * width, width)
 
 
 @nb.njit(**JIT)
 def revive_rows(
     first: int, last: int, pre: np.ndarray, only_dead: np.ndarray, D: np.ndarray, k_aux: int, aux_weight: float,
     weights: np.ndarray, index: np.ndarray, value: np.ndarray, begin: np.ndarray, end: np.ndarray, sums: np.ndarray,
-    slope: np.ndarray, row_loss: np.ndarray,
+    grad_value: np.ndarray, row_loss: np.ndarray,
 ) -> None:  # fmt: skip
-    """Let the ``k_aux`` largest dead features of every cell explain what the code left over, gradients included.
+    """The auxiliary loss: the ``k_aux`` largest dead features of every cell reconstruct the residual of the code.
 
     ``only_dead`` is the bias of the dead features and :data:`._select.NEVER` of all others. Cell i has entries
     ``begin[i]`` to ``end[i]``; their residuals are the last of the cell's sums.
@@ -180,15 +183,15 @@ def revive_rows(
     flat, P = pre.reshape(-1), sums.shape[1] - 1
     kind = value.dtype.type
     maxima = np.empty(n + 2 * LANES, value.dtype)
-    # The selection wants room for candidates, which would run into the next thread's rows.
-    some_index, some_value = np.empty(n + LANES, index.dtype), np.empty(n + LANES, value.dtype)
+    # The selection needs room for candidates, which would overlap the rows of the next thread.
+    candidate_index, candidate_value = np.empty(n + LANES, index.dtype), np.empty(n + LANES, value.dtype)
     for i in range(first, last):
-        found = top_k_of_row(flat, i * n, only_dead, n, k_aux, maxima, some_index, some_value, 0)
+        n_kept = top_k_of_row(flat, i * n, only_dead, n, k_aux, maxima, candidate_index, candidate_value, 0)
         start = begin[i]
-        at = start + found
+        at = start + n_kept
         end[i] = at
-        for j in range(found):
-            index[start + j], value[start + j], slope[start + j] = some_index[j], some_value[j], 0
+        for j in range(n_kept):
+            index[start + j], value[start + j], grad_value[start + j] = candidate_index[j], candidate_value[j], 0
         error = 0.0
         for chunk in range(n_chunks):
             u = ((chunk * (P + 1) + P) * B + i) * width
@@ -197,5 +200,5 @@ def revive_rows(
             accumulate(R, u, rows, width, column, index, value, start, at)
             error += dot(R, u, R, u, width)
             set_scaled(R, u, R, u, kind(aux_weight), width)
-            add_slopes(slope, start, at, R, u, rows, width, column, index)
+            add_inner_products(grad_value, start, at, R, u, rows, width, column, index)
         row_loss[i] += aux_weight * error

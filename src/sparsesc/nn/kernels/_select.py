@@ -1,9 +1,9 @@
 """Which features are active: exact selection of the largest pre-activations without a sort.
 
 ``topk`` first takes the maxima of groups of features, in registers. The k-th largest maximum is a lower bound of the
-k-th largest value, so one pass that keeps what reaches a bound near it leaves little more than k entries. Bounds are
-found by halving an interval and counting, which costs a few registers a time, not by partial sorts. ``batchtopk`` needs
-one pass a row with a guess from the step before, and one limit for the whole batch, found the same way.
+k-th largest value, so one pass that keeps all entries at or above a bound near it leaves few more than k. Bisection
+finds the bounds by counting, which costs a few registers each time; there are no partial sorts. ``batchtopk`` needs one
+pass a row, with a guess from the previous step, and one limit for the whole batch, by the same bisection.
 
 Rows are padded to a multiple of sixteen features; the padding's bias is :data:`NEVER`. Active entries are positive.
 """
@@ -13,14 +13,14 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from ._simd import LANES, count_from, keep_from, larger, load, spread, store
+from ._simd import LANES, broadcast, count_at_least, keep_at_least, load, maximum, store
 from ._threads import JIT
 
 NEVER = -1e30  # bias of features that do not exist
 SMALLEST = 1e-37  # the smallest activation: anything below counts as not positive
-_HEIGHT = 16  # members of a group at most: long enough that few groups matter
+_HEIGHT = 16  # members of a group at most
 _GROUPS_PER_ACTIVE = 4
-_HALVINGS = 100  # float64 needs about 60 to end at neighbours
+_HALVINGS = 100  # float64 needs about 60 to end at neighboring numbers
 
 
 def padded(n_features: int) -> int:
@@ -62,35 +62,35 @@ def kth_largest(values: np.ndarray, n: int, k: int) -> float:
 
 @nb.njit(**JIT)
 def _bound_of_groups(pre: np.ndarray, at: int, bias: np.ndarray, n: int, k: int, maxima: np.ndarray) -> float:
-    """A value that at least k entries of the row reach, and few more; the smallest positive one if there are fewer."""
+    """A bound with at least k entries of the row at or above it, and few more; the smallest positive one otherwise."""
     height = group_height(n, k)
     groups = 0
-    highest = spread(pre.dtype.type(SMALLEST))
+    highest = broadcast(pre.dtype.type(SMALLEST))
     for first in range(0, n, LANES * height):
         best = load(pre, at + first) + load(bias, first)
         for j in range(first + LANES, min(first + LANES * height, n), LANES):
-            best = larger(best, load(pre, at + j) + load(bias, j))
+            best = maximum(best, load(pre, at + j) + load(bias, j))
         store(maxima, groups, best)
-        highest = larger(highest, best)
+        highest = maximum(highest, best)
         groups += LANES
     low = pre.dtype.type(SMALLEST)
-    if count_from(maxima, groups, low) <= k:
+    if count_at_least(maxima, groups, low) <= k:
         return low
     store(maxima, groups, highest)
     high = low
     for j in range(groups, groups + LANES):
         high = max(high, maxima[j])
     for _ in range(_HALVINGS):
-        middle = (low + high) * pre.dtype.type(0.5)
-        if middle <= low or middle >= high:
+        midpoint = (low + high) * pre.dtype.type(0.5)
+        if midpoint <= low or midpoint >= high:
             break
-        found = count_from(maxima, groups, middle)
-        if found >= k:
-            low = middle
-            if found <= k + k // 4:
+        n_reached = count_at_least(maxima, groups, midpoint)
+        if n_reached >= k:
+            low = midpoint
+            if n_reached <= k + k // 4:
                 break
         else:
-            high = middle
+            high = midpoint
     return low
 
 
@@ -104,52 +104,52 @@ def top_k_of_row(
     maxima: np.ndarray,
     index: np.ndarray,
     value: np.ndarray,
-    to: int,
+    out_at: int,
 ) -> int:
-    """Write the k largest positive entries of ``pre[at : at + n] + bias`` to ``index[to:]``, ``value[to:]``.
+    """Write the k largest positive entries of ``pre[at : at + n] + bias`` to ``index[out_at:]``, ``value[out_at:]``.
 
     Ascending features; returns where the next entry goes. Among equal values at the limit the first features are kept.
     ``maxima`` is scratch of at least ``n + 16``; the outputs need room for ``n + 16`` entries.
     """
     bound = _bound_of_groups(pre, at, bias, n, k, maxima)
-    end = keep_from(pre, at, bias, n, bound, index, value, to)
-    found = end - to
-    if found <= k:
+    end = keep_at_least(pre, at, bias, n, bound, index, value, out_at)
+    n_candidates = end - out_at
+    if n_candidates <= k:
         return end
-    # The exact limit: what k of the candidates reach.
-    width = -(-found // LANES) * LANES
+    # The exact limit: k of the candidates are at or above it.
+    width = -(-n_candidates // LANES) * LANES
     high = bound
-    for j in range(found):
-        maxima[j] = value[to + j]
+    for j in range(n_candidates):
+        maxima[j] = value[out_at + j]
         high = max(high, maxima[j])
-    for j in range(found, width):
+    for j in range(n_candidates, width):
         maxima[j] = pre.dtype.type(NEVER)
     low, limit, exact = bound, bound, False
     for _ in range(_HALVINGS):
         limit = (low + high) * pre.dtype.type(0.5)
         if limit <= low or limit >= high:
             break
-        reached = count_from(maxima, width, limit)
-        if reached == k:
+        n_reached = count_at_least(maxima, width, limit)
+        if n_reached == k:
             exact = True
             break
-        if reached > k:
+        if n_reached > k:
             low = limit
         else:
             high = limit
-    kept = to
+    kept = out_at
     if exact:
-        for j in range(to, end):
+        for j in range(out_at, end):
             v, f = value[j], index[j]
             value[kept] = v
             index[kept] = f
             kept += v >= limit
         return kept
-    limit = kth_largest(maxima, found, k)
+    limit = kth_largest(maxima, n_candidates, k)
     ties = k
-    for j in range(to, end):
+    for j in range(out_at, end):
         ties -= value[j] > limit
-    for j in range(to, end):
+    for j in range(out_at, end):
         v = value[j]
         if v > limit or (v == limit and ties > 0):
             ties -= v == limit
@@ -160,19 +160,19 @@ def top_k_of_row(
 
 
 @nb.njit(**JIT)
-def _reached(value: np.ndarray, start: np.ndarray, stop: np.ndarray, limit: float) -> int:
-    found = 0
+def _count_in_segments(value: np.ndarray, start: np.ndarray, stop: np.ndarray, limit: float) -> int:
+    count = 0
     for block in range(len(start)):
-        found += count_from(value[start[block] :], stop[block] - start[block], limit)
-    return found
+        count += count_at_least(value[start[block] :], stop[block] - start[block], limit)
+    return count
 
 
 @nb.njit(**JIT)
 def batch_limit(value: np.ndarray, start: np.ndarray, stop: np.ndarray, bound: float, total: int) -> float:
-    """The largest limit that ``total`` candidates reach; all of them are at least ``bound`` and there are enough.
+    """The largest limit that ``total`` candidates reach; there are at least so many, none of them below ``bound``.
 
-    Candidates lie in stretches ``start`` to ``stop``, padded to whole registers with :data:`NEVER`. Entries equal to
-    the limit are all kept, so that more than ``total`` can reach it.
+    Candidates lie in segments ``start`` to ``stop``, padded to whole registers with :data:`NEVER`. Entries equal to
+    the limit are all kept, so more than ``total`` can reach it.
     """
     high = bound
     for block in range(len(start)):
@@ -180,15 +180,15 @@ def batch_limit(value: np.ndarray, start: np.ndarray, stop: np.ndarray, bound: f
             high = max(high, value[j])
     low = bound
     for _ in range(_HALVINGS):
-        middle = (low + high) * value.dtype.type(0.5)
-        if middle <= low or middle >= high:
+        midpoint = (low + high) * value.dtype.type(0.5)
+        if midpoint <= low or midpoint >= high:
             break
-        found = _reached(value, start, stop, middle)
-        if found == total:
-            return middle
-        if found > total:
-            low = middle
+        n_reached = _count_in_segments(value, start, stop, midpoint)
+        if n_reached == total:
+            return midpoint
+        if n_reached > total:
+            low = midpoint
         else:
-            high = middle
-    # Neighbouring numbers: only the upper end is left to decide.
-    return high if _reached(value, start, stop, high) >= total else low
+            high = midpoint
+    # The interval ends at neighboring numbers: only its upper end is left to check.
+    return high if _count_in_segments(value, start, stop, high) >= total else low

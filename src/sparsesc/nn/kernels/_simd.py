@@ -1,9 +1,9 @@
-"""Sixteen numbers at once, for compiled code: the vector registers as a numba type.
+"""Vector registers as a numba type: operations on sixteen numbers at once, in compiled code.
 
-Loops over short rows are what sparse codes need most, and what a compiler vectorises worst: it cannot know that two
-arrays do not overlap, so it checks, on every row. Here the code says what it means: ``load`` takes sixteen neighbours
-of a flat array, arithmetic works on all of them, ``store`` puts them back. Arrays must be C-contiguous and long enough;
-nothing is checked. Machines with narrower registers run the same code in several instructions.
+Sparse codes need loops over short rows most, and compilers vectorize these worst: a compiler cannot know that two
+arrays do not overlap, so it checks, on every row. Here the operations are explicit: ``load`` takes sixteen adjacent
+numbers of a flat array, arithmetic works on all of them, ``store`` writes them back. Arrays must be C-contiguous and
+long enough; nothing is checked. Machines with narrower registers run the same code in several instructions.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from numba.core import cgutils, types
 from numba.core.datamodel import PrimitiveModel
 from numba.extending import lower_builtin, register_model, type_callable
 
-LANES = 16
+LANES = 16  # numbers in one vector
 
-intrinsic: Any = extending.intrinsic  # generated code is called with other arguments than its generator
+intrinsic: Any = extending.intrinsic  # typed as Any: the generated code takes other arguments than its generator
 
 _I32 = ir.IntType(32)
 _FAST = ("nnan", "nsz", "contract")
 
 
-class Lanes(types.Type):
+class Vector(types.Type):
     """Sixteen float32 or float64."""
 
     def __init__(self, dtype: types.Float) -> None:
         self.dtype = dtype
-        super().__init__(name=f"Lanes({dtype})")
+        super().__init__(name=f"Vector({dtype})")
 
 
-@register_model(Lanes)
-class _LanesModel(PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: Lanes) -> None:
+@register_model(Vector)
+class _VectorModel(PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Vector) -> None:
         element = ir.FloatType() if fe_type.dtype == types.float32 else ir.DoubleType()
         super().__init__(dmm, fe_type, ir.VectorType(element, LANES))
 
 
-class _Data:
+class _ArrayData:
     """The elements of an array inside generated code."""
 
     def __init__(self, context: Any, builder: Any, typ: types.Array, value: Any) -> None:
@@ -50,29 +50,29 @@ class _Data:
         self.align = context.get_abi_sizeof(self.element)
         self.vector = ir.VectorType(self.element, LANES)
 
-    def at(self, index: Any) -> Any:
+    def pointer(self, index: Any) -> Any:
         return self.builder.gep(self.start, [index])
 
-    def _lanes_at(self, index: Any) -> Any:
-        return self.builder.bitcast(self.at(index), self.vector.as_pointer())
+    def _vector_pointer(self, index: Any) -> Any:
+        return self.builder.bitcast(self.pointer(index), self.vector.as_pointer())
 
     def load(self, index: Any) -> Any:
-        value = self.builder.load(self._lanes_at(index))
+        value = self.builder.load(self._vector_pointer(index))
         value.align = self.align
         return value
 
     def store(self, value: Any, index: Any) -> None:
-        self.builder.store(value, self._lanes_at(index)).align = self.align
+        self.builder.store(value, self._vector_pointer(index)).align = self.align
 
 
-def _spread(builder: Any, value: Any) -> Any:
+def _broadcast(builder: Any, value: Any) -> Any:
     vector = ir.VectorType(value.type, LANES)
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, _I32(0))
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
 
 
-def _total(builder: Any, value: Any, add: Any) -> Any:
-    """Sum of a vector by halves: always in the same order."""
+def _horizontal_sum(builder: Any, value: Any, add: Any) -> Any:
+    """Sum of a vector, pairwise from half to half: always in the same order."""
     width = LANES
     while width > 1:
         half = width // 2
@@ -87,58 +87,58 @@ def load(typingctx: Any, array: Any, at: Any) -> Any:
     """Elements ``at`` to ``at + 15`` of a flat or C-contiguous array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _Data(context, builder, signature.args[0], args[0]).load(args[1])
+        return _ArrayData(context, builder, signature.args[0], args[0]).load(args[1])
 
-    return Lanes(array.dtype)(array, types.intp), generate
+    return Vector(array.dtype)(array, types.intp), generate
 
 
 @intrinsic
-def store(typingctx: Any, array: Any, at: Any, lanes: Any) -> Any:
+def store(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
     """Write elements ``at`` to ``at + 15``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _Data(context, builder, signature.args[0], args[0]).store(args[2], args[1])
+        _ArrayData(context, builder, signature.args[0], args[0]).store(args[2], args[1])
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, Lanes(array.dtype)), generate
+    return types.void(array, types.intp, Vector(array.dtype)), generate
 
 
 @intrinsic
-def spread(typingctx: Any, value: Any) -> Any:
-    """The same number in all lanes."""
+def broadcast(typingctx: Any, value: Any) -> Any:
+    """A vector of the same number."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _spread(builder, args[0])
+        return _broadcast(builder, args[0])
 
-    return Lanes(value)(value), generate
+    return Vector(value)(value), generate
 
 
 @intrinsic
-def total(typingctx: Any, lanes: Any) -> Any:
-    """Sum of the sixteen."""
+def horizontal_sum(typingctx: Any, vector: Any) -> Any:
+    """Sum of the sixteen numbers."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _total(builder, args[0], lambda a, b: builder.fadd(a, b, flags=_FAST))
+        return _horizontal_sum(builder, args[0], lambda a, b: builder.fadd(a, b, flags=_FAST))
 
-    return lanes.dtype(lanes), generate
+    return vector.dtype(vector), generate
 
 
 @intrinsic
-def square_root(typingctx: Any, lanes: Any) -> Any:
-    """Of each lane."""
+def square_root(typingctx: Any, vector: Any) -> Any:
+    """Square root of each lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = args[0].type
-        name = f"llvm.sqrt.v{LANES}{'f32' if lanes.dtype == types.float32 else 'f64'}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), name)
+        vector_type = args[0].type
+        name = f"llvm.sqrt.v{LANES}{'f32' if vector.dtype == types.float32 else 'f64'}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector_type, [vector_type]), name)
         return builder.call(function, [args[0]])
 
-    return lanes(lanes), generate
+    return vector(vector), generate
 
 
 @intrinsic
-def larger(typingctx: Any, a: Any, b: Any) -> Any:
-    """The larger of each pair."""
+def maximum(typingctx: Any, a: Any, b: Any) -> Any:
+    """The larger number in each lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", args[0], args[1], flags=_FAST), args[0], args[1])
@@ -150,12 +150,12 @@ def _arithmetic(symbol: Any, method: str) -> None:
     @type_callable(symbol)
     def type_it(context: Any) -> Any:
         def typer(a: Any, b: Any) -> Any:
-            return a if isinstance(a, Lanes) and a == b else None
+            return a if isinstance(a, Vector) and a == b else None
 
         return typer
 
-    @lower_builtin(symbol, Lanes, Lanes)
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    @lower_builtin(symbol, Vector, Vector)
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return getattr(builder, method)(args[0], args[1], flags=_FAST)
 
 
@@ -167,67 +167,69 @@ for _symbol, _method in (
 
 
 @intrinsic
-def count_from(typingctx: Any, values: Any, n: Any, bound: Any) -> Any:
+def count_at_least(typingctx: Any, values: Any, n: Any, bound: Any) -> Any:
     """How many of ``values[:n]`` are at least ``bound``; ``n`` a multiple of sixteen."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data, n, intp = _Data(context, builder, signature.args[0], args[0]), args[1], args[1].type
+        data, n, intp = _ArrayData(context, builder, signature.args[0], args[0]), args[1], args[1].type
         counts = ir.VectorType(_I32, LANES)
-        found = cgutils.alloca_once_value(builder, ir.Constant(counts, [0] * LANES))
-        limit = _spread(builder, args[2])
+        count = cgutils.alloca_once_value(builder, ir.Constant(counts, [0] * LANES))
+        limit = _broadcast(builder, args[2])
         with cgutils.for_range_slice(builder, intp(0), n, intp(LANES), intp) as (at, _):
             hit = builder.fcmp_ordered(">=", data.load(at), limit)
-            builder.store(builder.sub(builder.load(found), builder.sext(hit, counts)), found)
-        return builder.zext(_total(builder, builder.load(found), builder.add), intp)
+            builder.store(builder.sub(builder.load(count), builder.sext(hit, counts)), count)
+        return builder.zext(_horizontal_sum(builder, builder.load(count), builder.add), intp)
 
     return types.intp(values, types.intp, values.dtype), generate
 
 
-def _compactor(*, by_feature: bool) -> Any:
-    """Build the loop that keeps what reaches a limit: one for all features, or one for each."""
+def _make_keep(*, by_feature: bool) -> Any:
+    """Build the loop that keeps entries at or above a limit: one for all features, or one for each."""
 
-    def typed(typingctx: Any, row: Any, at: Any, bias: Any, n: Any, limit: Any, index: Any, value: Any, to: Any) -> Any:
+    def typed(
+        typingctx: Any, row: Any, at: Any, bias: Any, n: Any, limit: Any, index: Any, value: Any, out_at: Any
+    ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             t, intp = signature.args, args[3].type
-            data, shift = _Data(context, builder, t[0], args[0]), _Data(context, builder, t[2], args[2])
-            numbers, values = _Data(context, builder, t[5], args[5]), _Data(context, builder, t[6], args[6])
-            limits = _Data(context, builder, t[4], args[4]) if by_feature else None
-            same = None if by_feature else _spread(builder, args[4])
-            place = cgutils.alloca_once_value(builder, args[7])
+            data, shift = _ArrayData(context, builder, t[0], args[0]), _ArrayData(context, builder, t[2], args[2])
+            indices, values = _ArrayData(context, builder, t[5], args[5]), _ArrayData(context, builder, t[6], args[6])
+            limits = _ArrayData(context, builder, t[4], args[4]) if by_feature else None
+            one_limit = None if by_feature else _broadcast(builder, args[4])
+            position = cgutils.alloca_once_value(builder, args[7])
             mask = ir.VectorType(ir.IntType(1), LANES)
 
-            def compress(target: _Data, suffix: str) -> Any:
+            def compress_store(target: _ArrayData, suffix: str) -> Any:
                 kind = ir.FunctionType(ir.VoidType(), [target.vector, target.element.as_pointer(), mask])
                 name = f"llvm.masked.compressstore.v{LANES}{suffix}"
                 return cgutils.get_or_insert_function(builder.module, kind, name)
 
-            keep_value = compress(values, "f32" if isinstance(values.element, ir.FloatType) else "f64")
-            keep_index = compress(numbers, "i32")
+            keep_value = compress_store(values, "f32" if isinstance(values.element, ir.FloatType) else "f64")
+            keep_index = compress_store(indices, "i32")
             steps = ir.Constant(ir.VectorType(_I32, LANES), list(range(LANES)))
             with cgutils.for_range_slice(builder, intp(0), args[3], intp(LANES), intp) as (j, _):
                 v = builder.fadd(data.load(builder.add(args[1], j)), shift.load(j), flags=_FAST)
-                hit = builder.fcmp_ordered(">=", v, same if limits is None else limits.load(j))
+                hit = builder.fcmp_ordered(">=", v, one_limit if limits is None else limits.load(j))
                 bits = builder.bitcast(hit, ir.IntType(LANES))
                 with builder.if_then(builder.icmp_unsigned("!=", bits, bits.type(0)), likely=False):
-                    here = builder.load(place)
-                    builder.call(keep_value, [v, values.at(here), hit])
-                    features = builder.add(_spread(builder, builder.trunc(j, _I32)), steps)
-                    builder.call(keep_index, [features, numbers.at(here), hit])
-                    builder.store(builder.add(here, builder.zext(builder.ctpop(bits), intp)), place)
-            return builder.load(place)
+                    offset = builder.load(position)
+                    builder.call(keep_value, [v, values.pointer(offset), hit])
+                    features = builder.add(_broadcast(builder, builder.trunc(j, _I32)), steps)
+                    builder.call(keep_index, [features, indices.pointer(offset), hit])
+                    builder.store(builder.add(offset, builder.zext(builder.ctpop(bits), intp)), position)
+            return builder.load(position)
 
         one = types.intp
         return one(row, one, bias, one, limit if by_feature else row.dtype, index, value, one), generate
 
     typed.__doc__ = """Keep entries j < ``n`` with ``row[at + j] + bias[j]`` at or above the limit, in ascending order.
 
-    Written to ``index[to:]`` (int32) and ``value[to:]``; returns where the next entry goes.
+    Written to ``index[out_at:]`` (int32) and ``value[out_at:]``; returns where the next entry goes.
     """
     return intrinsic(typed)
 
 
-keep_from = _compactor(by_feature=False)
-keep_from_each = _compactor(by_feature=True)
+keep_at_least = _make_keep(by_feature=False)
+keep_at_least_each = _make_keep(by_feature=True)
 
 PRODUCT_ROWS, PRODUCT_VECTORS = 4, 4  # of a tile held in registers: 16 sums, 4 weights, room for the factors
 
@@ -240,8 +242,8 @@ def product_tile(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         t = signature.args
-        left, right = _Data(context, builder, t[0], args[0]), _Data(context, builder, t[3], args[3])
-        result = _Data(context, builder, t[6], args[6])
+        left, right = _ArrayData(context, builder, t[0], args[0]), _ArrayData(context, builder, t[3], args[3])
+        result = _ArrayData(context, builder, t[6], args[6])
         x_at, x_stride, w_at, depth, out_at, stride = args[1], args[2], args[4], args[5], args[7], args[8]
         intp, add, mul = depth.type, builder.add, builder.mul
         zero = ir.Constant(right.vector, [0.0] * LANES)
@@ -251,7 +253,7 @@ def product_tile(
             first = add(w_at, mul(c, intp(PRODUCT_VECTORS * LANES)))
             weights = [right.load(add(first, intp(LANES * v))) for v in range(PRODUCT_VECTORS)]
             for i, row in enumerate(rows):
-                factor = _spread(builder, builder.load(left.at(add(row, c))))
+                factor = _broadcast(builder, builder.load(left.pointer(add(row, c))))
                 for v, weight in enumerate(weights):
                     term = builder.fmul(factor, weight, flags=_FAST)
                     builder.store(builder.fadd(builder.load(sums[i][v]), term, flags=_FAST), sums[i][v])
