@@ -22,14 +22,14 @@ class Distances(Protocol):
 
     @property
     def n_rows(self) -> int:
-        """Rows there are."""
+        """Number of rows."""
 
     @property
     def row_bytes(self) -> int:
-        """Memory that a row takes while a block is computed."""
+        """Bytes that a row takes while a block is computed."""
 
     def between(self, rows: slice, others: slice) -> np.ndarray:
-        """Distances of a block, rows x others; NaN where there is none."""
+        """Distances of a block, rows x others; NaN where there is no distance."""
 
 
 class Euclidean:
@@ -42,12 +42,12 @@ class Euclidean:
 
     @property
     def n_rows(self) -> int:
-        """Rows there are."""
+        """Number of rows."""
         return len(self._points)
 
     @property
     def row_bytes(self) -> int:
-        """Memory of a row."""
+        """Bytes of a row."""
         return self._points.itemsize * self._points.shape[1]
 
     def between(self, rows: slice, others: slice) -> np.ndarray:
@@ -59,8 +59,8 @@ class Euclidean:
         return np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
 
 
-class Correlation:
-    """One minus Pearson's correlation of sparse rows, whose missing entries may stand for other values than 0.
+class RowCorrelation:
+    """One minus Pearson's correlation of sparse rows; entries that are not stored need not be 0.
 
     With ranks in `values`, this is one minus Spearman's rho.
 
@@ -71,10 +71,10 @@ class Correlation:
     fill
         Value of the first entry that is not stored, by row; ``None``: 0.
     zero_rule
-        How the entries of a row that are not stored go on from `fill`: all alike (``CONSTANT``), or counted up by one,
-        in the order of columns (``COLUMN_ORDER``) or in an order that depends on `seeds` (``RANDOM_ORDER``).
+        Values of the other entries of a row that are not stored: all `fill` (``CONSTANT``), or `fill` and the numbers
+        after it, in the order of columns (``COLUMN_ORDER``) or in an order that depends on `seeds` (``RANDOM_ORDER``).
     seeds
-        One number a row; only for ``RANDOM_ORDER``.
+        One number per row; only for ``RANDOM_ORDER``.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class Correlation:
 
     @property
     def n_rows(self) -> int:
-        """Rows there are."""
+        """Number of rows."""
         return self._rows.shape[0]
 
     @property
     def row_bytes(self) -> int:
-        """Memory of a row."""
+        """Bytes of a row."""
         return 4 * self._rows.shape[1]
 
     def standard_rows(self) -> np.ndarray:
@@ -127,7 +127,7 @@ class Correlation:
 class SharedCorrelation:
     """One minus Pearson's correlation over the entries that both rows store.
 
-    Pairs that share fewer than five entries, or whose shared entries are constant in a row, have none.
+    Pairs that share fewer than five entries, or whose shared entries are constant in one of the rows, have no distance.
     """
 
     def __init__(self, rows: sparse.csr_matrix) -> None:
@@ -138,12 +138,12 @@ class SharedCorrelation:
 
     @property
     def n_rows(self) -> int:
-        """Rows there are."""
+        """Number of rows."""
         return self._values.shape[0]
 
     @property
     def row_bytes(self) -> int:
-        """Memory of a row: its values, their squares and the mask."""
+        """Bytes of a row: its values, their squares and the mask."""
         return 3 * 4 * self._values.shape[1]
 
     def _dense(self, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -190,7 +190,7 @@ def _standard_rows(
             if rule == 2:
                 state = seeds[first + i]
                 for j in range(n_zeros - 1, 0, -1):
-                    state, drawn = _draw(state)
+                    state, drawn = _splitmix64(state)
                     other = np.int64(drawn % np.uint64(j + 1))
                     order[j], order[other] = order[other], order[j]
             at = 0
@@ -209,8 +209,8 @@ def _standard_rows(
 
 
 @numba.njit(nogil=True, cache=True)
-def _draw(state: np.uint64) -> tuple[np.uint64, np.uint64]:
-    """The next state and number of Steele's splitmix64: rows draw alone, so that blocks do not matter."""
+def _splitmix64(state: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """The next state and number of Steele's splitmix64: each row has its own stream, so blocks do not matter."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
     z = state
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -219,7 +219,7 @@ def _draw(state: np.uint64) -> tuple[np.uint64, np.uint64]:
 
 
 def _chunks(starts: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
-    """Runs of groups (first, last + 1) with at most `most` rows together, at least one group each."""
+    """Runs of groups (first, last + 1): at least one group each, and at most `most` rows if there are several."""
     first = 0
     while first < len(starts) - 1:
         last = first + 1
@@ -266,20 +266,20 @@ def group_medians(distances: Distances, sizes: np.ndarray) -> tuple[np.ndarray, 
 
 
 def nearest(distances: Distances, queries: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """The nearest rows of some rows, themselves left out.
+    """The nearest other rows of some rows.
 
     Parameters
     ----------
     distances
         Of all rows.
     queries
-        Positions of the rows to find neighbours of, ascending.
+        Positions of the rows to find neighbors of, ascending.
     n_neighbors
         How many.
 
     Returns
     -------
-    Positions, queries x neighbours, in no particular order within a row; -1 where there is no distance.
+    Positions, queries x neighbors, in no particular order within a row; -1 where there is no distance.
     """
     out = np.empty((len(queries), n_neighbors), np.int64)
     n = distances.n_rows
@@ -293,9 +293,9 @@ def nearest(distances: Distances, queries: np.ndarray, n_neighbors: int) -> np.n
             block = _against_all(distances, slice(int(rows[0]), int(rows[-1]) + 1))
             block[np.arange(len(rows)), rows] = np.inf
             np.nan_to_num(block, copy=False, nan=np.inf, posinf=np.inf)
-            found = np.argpartition(block, n_neighbors - 1, axis=1)[:, :n_neighbors]
-            usable = np.isfinite(np.take_along_axis(block, found, axis=1))
-            out[start:stop] = np.where(usable, found, -1)
+            closest = np.argpartition(block, n_neighbors - 1, axis=1)[:, :n_neighbors]
+            usable = np.isfinite(np.take_along_axis(block, closest, axis=1))
+            out[start:stop] = np.where(usable, closest, -1)
     return out
 
 
