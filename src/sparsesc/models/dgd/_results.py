@@ -239,12 +239,12 @@ class DGDResults(DGDSetup):
             msg = "This model was loaded without cells: pass them."
             raise ValueError(msg)
         reader = self._reader(cells, layer)
-        vectors = [torch.from_numpy(part) for part in self._vectors(adata, latent, covariate_latent, None)]
+        z, z_covariate = (torch.from_numpy(part) for part in self._vectors(adata, latent, covariate_latent, None))
         device, out = self.module.device, []
         with torch.no_grad():
             for rows, batch in reader.batches(batch_size, device):
-                at = [part[rows].to(device) for part in vectors]
-                out.append(self.module.log_likelihood(batch, *at, reader.columns))
+                at = z[rows].to(device), z_covariate[rows].to(device)
+                out.append(self.module.log_likelihood(batch, at[0], at[1], reader.columns))
         return torch.cat(out).cpu().numpy()
 
     def _rows(self, adata: AnnData | MuData | None) -> np.ndarray:

@@ -20,13 +20,9 @@ CONSTANT, COLUMN_ORDER, RANDOM_ORDER = 0, 1, 2
 class Distances(Protocol):
     """Distances between rows, for blocks of rows."""
 
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes that a row takes while a block is computed."""
+    n_rows: int
+    row_bytes: int
+    """Bytes that a row takes while a block is computed."""
 
     def between(self, rows: slice, others: slice) -> np.ndarray:
         """Distances of a block, rows x others; NaN where there is no distance."""
@@ -39,16 +35,8 @@ class Euclidean:
         points = np.asarray(coordinates, dtype=np.float64)
         self._points = points - points.mean(0)  # near the origin little is lost to cancellation
         self._squares = np.einsum("ij,ij->i", self._points, self._points)
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return len(self._points)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row."""
-        return self._points.itemsize * self._points.shape[1]
+        self.n_rows = len(points)
+        self.row_bytes = points.itemsize * points.shape[1]
 
     def between(self, rows: slice, others: slice) -> np.ndarray:
         """Distances of a block."""
@@ -86,21 +74,13 @@ class RowCorrelation:
         seeds: np.ndarray | None = None,
     ) -> None:
         self._rows = rows
+        self.n_rows = rows.shape[0]
+        self.row_bytes = 4 * rows.shape[1]
         self._fill = np.zeros(rows.shape[0]) if fill is None else np.asarray(fill, dtype=np.float64)
         self._rule = zero_rule
         self._seeds = np.zeros(rows.shape[0], np.uint64) if seeds is None else seeds.astype(np.uint64)
         whole = self.row_bytes * self.n_rows <= _DENSE_BYTES
         self._dense = self._fill_in(slice(0, self.n_rows)) if whole else None
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return self._rows.shape[0]
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row."""
-        return 4 * self._rows.shape[1]
 
     def standard_rows(self) -> np.ndarray:
         """All rows with mean 0 and length 1, dense float32."""
@@ -131,20 +111,11 @@ class SharedCorrelation:
     """
 
     def __init__(self, rows: sparse.csr_matrix) -> None:
-        n_columns = rows.shape[1]
+        self.n_rows, n_columns = rows.shape
+        self.row_bytes = 3 * 4 * n_columns  # values, their squares and the mask
         self._values = sparse.csr_matrix(
             ((rows.data / n_columns).astype(np.float32), rows.indices, rows.indptr), shape=rows.shape
         )
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return self._values.shape[0]
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row: its values, their squares and the mask."""
-        return 3 * 4 * self._values.shape[1]
 
     def _dense(self, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         block = self._values[rows]

@@ -196,7 +196,12 @@ def vae_study(
     ...     max_epochs=2,
     ...     accelerator="cpu",
     ... )
-    >>> study["runs"][["architecture", "likelihood", "fold", "n_test"]]
+    >>> study["runs"][["architecture", "likelihood", "fold"]]
+      architecture likelihood     fold
+    0         tiny         nb  batch_1
+    1         tiny         nb  batch_0
+    2          PCA       none  batch_1
+    3          PCA       none  batch_0
     """
     check.check_adata(adata)
     check_choice(search, ("grid", "autotune"), name="search")
@@ -230,6 +235,7 @@ def vae_study(
     if batches is not None:
         _check_batches(folds, batches.codes, batches.categories, batch_key)
     store = Store(path)
+    folder = None if path is None else str(Path(path) / "autotune")
 
     names = ["autotuned"] if search == "autotune" else list(shapes)
     outcomes: list[Outcome] = []
@@ -248,7 +254,8 @@ def vae_study(
                 for name, (scale, family), seed in product(names, pairs, seeds):
                     setting = Setting(name, dict(shapes.get(name, {})), scale, family, seed, **fixed)
                     if search == "autotune":
-                        setting = _tuned(split, setting, shapes, n_trials, path)
+                        best = tuned_options(split, setting, search_values(shapes), n_trials=n_trials, folder=folder)
+                        setting = replace(setting, options=best)
                     train = partial(train_and_score, split, setting, accelerator)
                     outcomes.append(store.remember([asdict(setting), split.fingerprint], train))
                     bar.update(1)
@@ -267,14 +274,6 @@ def vae_study(
         "dimensions": dimensions,
         "counts": pd.DataFrame({"statistic": list(facts), "value": np.array(list(facts.values()))}),
     }
-
-
-def _tuned(
-    split: Split, setting: Setting, shapes: dict[str, dict[str, Any]], n_trials: int, path: str | Path | None
-) -> Setting:
-    folder = None if path is None else str(Path(path) / "autotune")
-    options = tuned_options(split, setting, search_values(shapes), n_trials=n_trials, folder=folder)
-    return replace(setting, options=options)
 
 
 def _architectures(shapes: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
