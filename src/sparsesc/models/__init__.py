@@ -1,4 +1,4 @@
-"""Models of expression with a latent space of their own, on the base classes of scvi-tools."""
+"""Models that learn a latent representation of expression, on the base classes of scvi-tools."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ def test_cells_of_a_batch_that_the_model_has_not_seen_find_their_type(batched):
     Z, own = model.project(unseen, covariates=True, progress_bar=False)
     right = (nearest_type(model, unseen, Z) == truth).mean()
     assert right >= 0.7
-    means = model.module.labelled_mixtures[0].means.detach().numpy()
+    means = model.module.label_mixtures[0].means.detach().numpy()
     assert np.linalg.norm(own.mean(0) - means, axis=1).min() > 0.2
     open_label = unseen.copy()
     open_label.obs["batch"] = pd.Categorical([None] * unseen.n_obs, categories=["b0"])

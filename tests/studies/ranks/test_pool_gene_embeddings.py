@@ -110,7 +110,7 @@ def test_counts_are_pooled_with_a_warning(counts, warned):
         (None, {"encoder": lambda s: np.full((len(s), 2), np.nan)}, ValueError, "what encoder returned holds"),
         (None, {"encoder": lengths, "batch_size": 0}, ValueError, "batch_size must be a whole number"),
         ([1, 2], {}, TypeError, "embeddings must be a DataFrame .* or a mapping, found list"),
-        ({}, {}, ValueError, "one vector a gene"),
+        ({}, {}, ValueError, "one vector per gene"),
         ({"G0": [1.0], "G1": [1.0, 2.0]}, {}, ValueError, "all of one length"),
         (pd.DataFrame(np.ones((2, 2)), index=["G0", "G0"]), {}, ValueError, "embeddings name genes twice: 'G0'"),
         (pd.DataFrame([[np.nan, 1.0]], index=["G0"]), {}, ValueError, "embeddings holds 1 NaN"),

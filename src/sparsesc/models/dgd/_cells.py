@@ -1,4 +1,4 @@
-"""Cells in any AnnData or MuData, read in batches as a deep generative decoder takes them."""
+"""Cells of an AnnData or MuData, read in batches for a deep generative decoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsesc import _logging
 from sparsesc._values import listing
 from sparsesc.door import _checks as check
 
-from ._module import EXPRESSION, Cells, Columns
+from ._module import EXPRESSION, CellBatch, Columns
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,9 +31,9 @@ class CellReader:
     features
         By modality: names of the features that the model has.
     layers
-        By modality: where their values are; ``None``: ``X``.
+        By modality: layer with their values; ``None``: ``X``.
     likelihoods
-        By modality: what values must look like.
+        By modality: values must have a probability under it.
     covariates
         By column of ``obs``: labels that the model has.
 
@@ -42,7 +42,7 @@ class CellReader:
     KeyError
         If a modality, a layer or a column of ``obs`` is missing.
     ValueError
-        If values do not fit their likelihood, or no feature is known.
+        If values do not fit their likelihood, or the model knows none of the features.
     """
 
     def __init__(
@@ -65,30 +65,31 @@ class CellReader:
             if part is None:
                 continue
             matrix, names = check.get_expression(part, layer=layers[name], use_raw=False)
-            found = names.get_indexer(known)
-            if (found < 0).all():
+            position = names.get_indexer(known)
+            measured = position >= 0
+            if not measured.any():
                 msg = (
                     f"None of the {len(known)} features of the model is in {_where(name)}: the model has "
                     f"{listing(known[:4])}, the cells have {listing(names[:4])}."
                 )
                 raise ValueError(msg)
-            missing = known[found < 0]
+            missing = known[~measured]
             if len(missing):
                 _logging.warning(
                     f"{len(missing)} of {len(known)} features of the model are not in {_where(name)} "
                     f"({listing(missing)}): cells are placed by the others."
                 )
-            self._matrices[name], self._columns[name] = matrix, found[found >= 0]
-            self.columns[name] = torch.from_numpy(np.flatnonzero(found >= 0)) if len(missing) else None
+            self._matrices[name], self._columns[name] = matrix, position[measured]
+            self.columns[name] = torch.from_numpy(np.flatnonzero(measured)) if len(missing) else None
         if not self._matrices:
-            msg = f"None of the modalities of the model is here: it has {listing(features)}."
+            msg = f"None of the modalities of the model is in adata: the model has {listing(features)}."
             raise KeyError(msg)
         self.labels, self.new_labels = self._read_labels(adata, covariates)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, rows: np.ndarray, device: torch.device) -> Cells:
+    def read(self, rows: np.ndarray, device: torch.device) -> CellBatch:
         """Some cells, by their positions (ascending)."""
         values = {}
         labels = torch.from_numpy(self.labels[rows]).to(device)
@@ -96,10 +97,10 @@ class CellReader:
             x = check.to_float_matrix(matrix[rows], name=_where(name))[:, self._columns[name]]
             check_values(x, self._likelihoods[name], name=_where(name))
             values[name] = torch.from_numpy(np.ascontiguousarray(x)).to(device)
-        return Cells(values, labels)
+        return CellBatch(values, labels)
 
-    def batches(self, size: int, device: torch.device) -> Iterator[tuple[np.ndarray, Cells]]:
-        """All cells: positions, and what was measured."""
+    def batches(self, size: int, device: torch.device) -> Iterator[tuple[np.ndarray, CellBatch]]:
+        """All cells in batches: positions, and measured values."""
         for start in range(0, len(self), size):
             rows = np.arange(start, min(start + size, len(self)))
             yield rows, self.read(rows, device)
@@ -114,7 +115,7 @@ class CellReader:
             msg = "The model was set up with a MuData, found an AnnData. Pass mudata.MuData({'" + name + "': adata})."
             raise TypeError(msg)
         if name not in adata.mod:
-            _logging.warning(f"Modality {name!r} of the model is not here: cells are placed by the others.")
+            _logging.warning(f"Modality {name!r} of the model is not in adata: cells are placed by the others.")
             return None
         part = adata.mod[name]
         if not part.obs_names.equals(adata.obs_names):
@@ -127,7 +128,7 @@ class CellReader:
     def _read_labels(
         self, adata: AnnData | MuData, covariates: Mapping[str, pd.Index]
     ) -> tuple[np.ndarray, list[pd.Index]]:
-        """Codes, cells x covariates: -1 where missing, labels that the model does not have behind those that it has."""
+        """Codes, cells x covariates: -1 where missing; labels that the model does not have follow those that it has."""
         codes = np.full((len(self.names), len(covariates)), -1, dtype=np.int64)
         new = []
         for i, (key, known) in enumerate(covariates.items()):
@@ -139,7 +140,7 @@ class CellReader:
 
 
 def check_values(values: np.ndarray | sparse.spmatrix, likelihood: str, *, name: str) -> None:
-    """Refuse what a likelihood gives no probability to.
+    """Refuse values that have no probability under a likelihood.
 
     Raises
     ------

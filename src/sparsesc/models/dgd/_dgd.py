@@ -30,63 +30,85 @@ _VALUES_AT_ONCE = 2**25  # cells x starts x features in one step of a projection
 
 
 class DGD(DGDResults):
-    r"""Deep generative decoder: a free latent vector for every cell, a decoder, a mixture of Gaussians; no encoder.
+    r"""Deep generative decoder (DGD): a latent vector for every cell, a decoder, and clusters; there is no encoder.
 
-    All are fitted together to the largest joint density of counts X, vectors Z and parameters,
-    :math:`\log p(X \mid Z, \theta) + \log p(Z \mid \phi) + \log p(\phi)`. Components of the mixture are clusters of
-    cells. New cells are placed by moving their own vectors alone.
+    The vectors, the decoder and a mixture of Gaussians over the vectors are fitted together. Components of the mixture
+    are clusters of cells. New cells are placed by optimizing their vectors alone.
 
     Parameters
     ----------
     adata
         Cells that :meth:`setup_anndata` or :meth:`setup_mudata` registered.
     n_latent
-        Dimensions of a cell's vector.
+        Dimensions of the vector of a cell.
     n_components
-        Components of the mixture. ``None``: as many as there are labels in `labels_key` (they are counted, not used),
-        or 20.
+        Components of the mixture. ``None``: the number of labels in `labels_key` (which are not used otherwise), or 20.
     prior
-        ``"gmm"``, or ``None`` for plain vectors without a prior (Schuster and Krogh 2021), which give no clusters.
+        ``"gmm"``, or ``None`` for vectors without a prior (Schuster and Krogh 2021), which give no clusters.
     likelihood
         ``"nb"`` (counts), ``"gaussian"`` (real values), ``"bernoulli"`` (open or closed: above zero or not); with a
-        MuData, one for each modality.
+        MuData, one for each modality, by name.
     n_hidden, n_layers
         Nodes and number of hidden layers of the decoder, which modalities share.
     n_latent_covariate
-        Dimensions of a cell's vector for each covariate (`batch_key`, `categorical_covariate_keys`): these have a
-        mixture of their own with one component a label, so that the other vector need not hold them.
+        Dimensions of another vector of each cell for each covariate (`batch_key`, `categorical_covariate_keys`). Its
+        mixture has one component per label, so that the first vector need not hold the covariate.
     sd
-        Standard deviation around which components have theirs. ``None``: 0.2 x `radius` / `n_components`, as published.
+        Center of the prior of the components' standard deviations. ``None``: 0.2 x `radius` / `n_components`, as
+        published.
     radius, hardness
-        Prior of the components' means: nearly uniform in a ball of this radius, whose edge is this sharp.
+        Prior of the components' means: nearly uniform in a ball of this radius, with an edge of this sharpness.
     alpha
-        Dirichlet parameter of the components' weights. Below 1, components can empty.
+        Dirichlet parameter of the components' weights. Below 1, components can become empty.
     latent_noise
-        Standard deviation of the noise that vectors get in training, afresh each time; ``None``: 0.3, or 0 without a
-        prior. Without it components shrink to points, and the decoder learns the noise of the counts. Differences
-        between vectors that are smaller mean little. New cells are placed under the mixture as blurred by it.
+        Standard deviation of the noise that is added to vectors in every step of the training; ``None``: 0.3, or 0
+        without a prior. Without noise, components shrink to points, and the decoder learns the noise of the counts.
+        Smaller differences between vectors mean little. New cells are placed under the mixture blurred by it.
     prior_per_cell
-        Count the prior of the mixture's parameters once for every cell, as the authors' code does, not once in all.
+        Count the prior of the mixture's parameters once for every cell, as the authors' code does, instead of once.
     init
-        Where vectors start: ``"pca"``, at principal components (centred for each label of a covariate) with the mixture
+        Starting vectors: ``"pca"``, principal components (centered for each label of a covariate) with the mixture
         fitted to them, or ``"zeros"``, as published.
     rng
-        Draws of the start and of the training.
+        Draws the start, and the noise and the order of cells in training.
     registry
-        Of a saved model that is loaded without cells.
+        For models that are loaded without cells; set by :meth:`load`.
 
     Raises
     ------
     ValueError
         If an option is out of its range, or values do not fit their likelihood.
 
+    See Also
+    --------
+    sparsesc.models.OrthogonalAE : An autoencoder, with an encoder for new cells.
+    sparsesc.tl.latent_diagnostics : Evaluates the vectors on held-out cells.
+    sparsesc.tl.fit_sae : Fits a sparse autoencoder to the vectors.
+
     Notes
     -----
-    When not to use it: the vectors belong to the cells of the training, so memory grows with them and a new cell needs
-    a small optimisation instead of one pass through an encoder. For atlases that many new data sets are mapped to, take
+    The objective is the joint density of counts :math:`x_i`, vectors :math:`z_i` and the parameters
+    :math:`\phi = (\pi, \mu, \sigma)` of the mixture,
+
+    .. math::
+
+        \max_{\theta, \phi, z}\ \sum_i \Bigl[\log p(x_i \mid f_\theta(z_i))
+        + \log \sum_k \pi_k\, \mathcal{N}(z_i \mid \mu_k, \mathrm{diag}(\sigma_k^2))\Bigr] + \log p(\phi),
+
+    with the decoder :math:`f_\theta`. For ``"nb"``, :math:`p` is a product over genes of negative binomials whose means
+    are the total count of the cell times the shares :math:`f_\theta(z_i)`. The prior :math:`p(\phi)` of the mixture
+    consists of a Dirichlet distribution of :math:`\pi`, normal distributions of :math:`\log \sigma_k^{-2}`, and the
+    "softball" for each mean,
+
+    .. math:: p(\mu_k) \propto \frac{1}{1 + \exp\left(h\,(\lVert \mu_k \rVert / r - 1)\right)},
+
+    which is nearly uniform in a ball with the `radius` :math:`r`, whose edge has the `hardness` :math:`h`.
+
+    When not to use it: the vectors belong to the cells of the training, so memory grows with them, and a new cell needs
+    a small optimization instead of one pass through an encoder. For atlases that many new data sets are mapped to, use
     scVI or scANVI.
 
-    Densities are at the best point, not averaged over what else could be: components can be too narrow, and
+    Vectors and parameters are the single best point, without their uncertainty: components can be too narrow, and
     responsibilities are nearly always close to 0 or 1.
 
     References
@@ -102,12 +124,22 @@ class DGD(DGDResults):
 
     Examples
     --------
-    >>> ssc.models.DGD.setup_anndata(adata, layer="counts", batch_key="donor")
-    >>> model = ssc.models.DGD(adata, n_components=12)
-    >>> model.train()
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.simulate_programs(n_cells=60, n_genes=30, count_noise="poisson")
+    >>> ssc.models.DGD.setup_anndata(adata)
+    >>> model = ssc.models.DGD(adata, n_latent=4, n_components=3)
+    >>> model.train(max_epochs=2, accelerator="cpu", enable_progress_bar=False)
     >>> adata.obsm["X_dgd"] = model.get_latent_representation()
-    >>> model.predict_clusters(key_added="dgd")
-    >>> new.obsm["X_dgd"] = model.project(new)
+    >>> adata.obsm["X_dgd"].shape
+    (60, 4)
+    >>> model.predict_clusters().cat.categories.tolist()
+    ['0', '1', '2']
+
+    New cells get vectors without being set up:
+
+    >>> new = ssc.datasets.simulate_programs(n_cells=10, n_genes=30, count_noise="poisson", rng=1)
+    >>> model.project(new, n_steps=5, progress_bar=False).shape
+    (10, 4)
     """
 
     def __init__(
@@ -176,7 +208,10 @@ class DGD(DGDResults):
                 prior_per_cell=prior_per_cell,
             )
         if adata is not None:
-            self.obs_names_ = self._unique_names(adata)
+            if not adata.obs_names.is_unique:
+                msg = "Cell names repeat, but they identify vectors: run adata.obs_names_make_unique() first."
+                raise ValueError(msg)
+            self.obs_names_ = adata.obs_names.to_numpy(dtype=str)
         self._init = init
         self._model_summary_string = (
             f"DGD with n_latent: {n_latent}, prior: {prior}, n_components: {n_components if prior else 'none'}, "
@@ -202,27 +237,31 @@ class DGD(DGDResults):
         devices: int | list[int] | str = "auto",
         **trainer_kwargs: Any,
     ) -> None:
-        """Fit decoder, vectors and mixture until cells held out get no better.
+        """Train decoder, vectors and mixture until the loss of validation cells stops improving.
 
         Parameters
         ----------
         max_epochs
-            Most passes over the cells.
+            Maximum number of passes over the cells.
         train_size
-            Share of the cells that decoder and mixture see. The others get their vectors from these. With 1 the loss
-            of the training is watched instead.
+            Share of the cells that decoder and mixture see. The other cells only get vectors. With 1, the training
+            loss is monitored instead.
         batch_size
-            Cells in a step.
+            Cells per step.
         early_stopping, early_stopping_patience, early_stopping_warmup_epochs
-            Stop when the loss has not improved for that many epochs, after that many at least. The best epoch is kept.
+            Stop when the loss has not improved for `early_stopping_patience` epochs, after at least
+            `early_stopping_warmup_epochs`. The best epoch is kept.
         lr_decoder, lr_latent, lr_mixture, betas, weight_decay
-            Of the three Adam optimisers.
+            Options of the three Adam optimizers.
         accelerator, devices
-            Where to train, as in Lightning.
+            Device to train on, as in Lightning.
         **trainer_kwargs
-            Options of scvi-tools' trainer, for example ``enable_progress_bar=False``.
+            Further options of scvi-tools' trainer, for example ``enable_progress_bar=False``.
         """
-        self._check_cells_at_hand()
+        if self.adata is None:
+            msg = "This model was loaded without cells: it can project and decode, but not be trained."
+            raise ValueError(msg)
+        self.adata.obs[INDICES] = self._rows(self.adata)  # vectors are looked up by position
         if not self.is_trained:
             self._start()
         n_obs = self.adata.n_obs
@@ -277,27 +316,28 @@ class DGD(DGDResults):
         rng: SeedLike | RNGLike | None = 0,
         progress_bar: bool | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Place new cells, with everything but their own vectors as it is. The cells of the training are not needed.
+        """Place new cells in the latent space, without retraining; the training cells are not needed.
 
-        Every cell starts from the mean of every component, and the best place found is kept.
+        Only the vectors of the new cells are optimized. Every cell starts from the mean of every component, and keeps
+        its best vector.
 
         Parameters
         ----------
         adata
-            New cells; they need not be set up and stay as they are. Features are matched by name: others are ignored,
-            missing ones do not take part. With a MuData, whole modalities may be missing. Labels of covariates
-            that were not in the training get a mean of their own; missing ones (NaN) are open. Where the training had
-            few labels, naming a known one can place cells better than a mean of their own does.
+            New cells; they need not be set up and are not changed. Features are matched by name: additional ones are
+            ignored, and cells are placed without the missing ones. With a MuData, whole modalities may be missing.
+            Labels of covariates that were not in the training get a new mean; missing labels (NaN) are free. If the
+            training had few labels, a known label can place cells better than a new mean.
         layer
-            Where values are; one for each modality with a MuData. ``None``: where they were in the training.
+            Layer with the values; with a MuData, one for each modality. ``None``: as in the training.
         n_steps, lr
             Steps of Adam, and its learning rate.
         batch_size
-            Cells at once. ``None``: by the size of the model.
+            Cells at once. ``None``: depends on the size of the model.
         covariates
-            Give the vectors of the covariates as well.
+            Also return the vectors of the covariates.
         rng
-            Draws the starts without a prior, and the cells that place new labels.
+            Draws the starts if there is no prior, and the cells that new labels are fitted to.
         progress_bar
             ``None``: shown unless scanpy's verbosity is 0.
 
@@ -310,7 +350,7 @@ class DGD(DGDResults):
         KeyError
             If a layer, a modality or a column of ``obs`` is missing.
         ValueError
-            If values do not fit their likelihood, or no feature is known.
+            If values do not fit their likelihood, or the model knows none of the features.
         """
         self._check_if_trained(message="This DGD was not trained: run model.train() first.")
         for name, size in {"n_steps": n_steps, "batch_size": batch_size or 1}.items():
@@ -320,7 +360,7 @@ class DGD(DGDResults):
             n_starts = 10 if self.module.mixture is None else len(self.module.mixture.means)
             n_features = sum(len(names) for names in self._features.values())
             batch_size = int(np.clip(_VALUES_AT_ONCE // (n_starts * n_features), 16, 1024))
-        found = project(
+        result = project(
             self.module,
             reader,
             n_steps=n_steps,
@@ -329,17 +369,10 @@ class DGD(DGDResults):
             rng=as_generator(rng),
             progress_bar=progress_bar,
         )
-        return (found.latent, found.covariates) if covariates else found.latent
-
-    @staticmethod
-    def _unique_names(adata: AnnData | MuData) -> np.ndarray:
-        if not adata.obs_names.is_unique:
-            msg = "Cell names repeat, but each cell has a vector of its own: run adata.obs_names_make_unique() first."
-            raise ValueError(msg)
-        return adata.obs_names.to_numpy(dtype=str)
+        return (result.latent, result.covariates) if covariates else result.latent
 
     def _start(self) -> None:
-        """Offsets of the decoder, vectors and mixtures before training."""
+        """Set offsets of the decoder, vectors and mixtures before training."""
         module, values = self.module, self._values()
         with torch.no_grad():
             for name, x in values.items():
@@ -351,10 +384,3 @@ class DGD(DGDResults):
                 module.latent.copy_(torch.from_numpy(start))
                 if module.mixture is not None:
                     module.mixture.start_at(start, self.rng_, blur=module.latent_noise)
-
-    def _check_cells_at_hand(self) -> None:
-        """Training reads cells by position: they must be those of the vectors."""
-        if self.adata is None:
-            msg = "This model was loaded without cells: it can project and decode, but not be trained."
-            raise ValueError(msg)
-        self.adata.obs[INDICES] = self._rows(self.adata)

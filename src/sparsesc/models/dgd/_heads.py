@@ -11,9 +11,9 @@ _INITIAL_DISPERSION = 2.0
 
 
 class Head(nn.Module):
-    """One linear layer, and what its output means.
+    """One linear layer, and the distribution that its output parametrizes.
 
-    `columns` picks features where cells lack the others. Log probabilities are summed over features.
+    `columns` selects features if cells lack the others. Log probabilities are summed over features.
     """
 
     def __init__(self, n_hidden: int, n_features: int) -> None:
@@ -40,14 +40,14 @@ class Head(nn.Module):
 
 
 class NegativeBinomialHead(Head):
-    """Counts: mean = sum of the cell's counts x share; shares sum to one; one dispersion a feature."""
+    """Counts: mean = sum of the cell's counts x share; shares sum to one; one dispersion per feature."""
 
     def __init__(self, n_hidden: int, n_features: int) -> None:
         super().__init__(n_hidden, n_features)
         self.log_dispersion = nn.Parameter(torch.full((n_features,), math.log(_INITIAL_DISPERSION)))
 
     def log_prob(self, hidden: torch.Tensor, x: torch.Tensor, columns: torch.Tensor | None = None) -> torch.Tensor:
-        """All features take part, but what only counts above zero need is computed for these alone."""
+        """Over all features; terms that only counts above zero have are computed for these alone."""
         log_r = self.log_dispersion if columns is None else self.log_dispersion[columns]
         log_mean = torch.log_softmax(self.output(hidden, columns), dim=-1) + x.sum(1, keepdim=True).log()
         zeros = -(log_r.exp() * nn.functional.softplus(log_mean - log_r)).sum(-1)  # log p(0) = -r log(1 + m / r)
@@ -69,7 +69,7 @@ class NegativeBinomialHead(Head):
 
 
 class GaussianHead(Head):
-    """Real values: one standard deviation a feature."""
+    """Real values: one standard deviation per feature."""
 
     def __init__(self, n_hidden: int, n_features: int) -> None:
         super().__init__(n_hidden, n_features)

@@ -14,25 +14,25 @@ _NARROWEST = 0.01  # standard deviation at the start of a component on a single 
 
 
 class GaussianMixture(nn.Module):
-    """Weights, means and precisions that are trained by gradients.
+    """Mixture of Gaussians whose weights, means and precisions are trained by gradients.
 
     Parameters
     ----------
     n_components
-        Components.
+        Number of components.
     n_latent
-        Dimensions.
+        Number of dimensions.
     radius, hardness
         Prior of the means, :func:`~sparsesc.models.dgd._priors.log_softball`, from which they start.
     sd
-        Standard deviation that components start with, before :meth:`start_at`; its log precision is the centre of
+        Standard deviation that components start with, before :meth:`start_at`; its log precision is the center of
         their prior.
     alpha
         Dirichlet parameter of the weights, which start equal.
 
     Notes
     -----
-    Draws by torch's global generator: the model that makes one forks and seeds it.
+    Draws from torch's global generator, which the model forks and seeds.
     """
 
     def __init__(
@@ -59,24 +59,24 @@ class GaussianMixture(nn.Module):
     def log_components(self, z: torch.Tensor, blur: float = 0.0) -> torch.Tensor:
         """Log density of cells under each component, without its weight: cells x components.
 
-        With `blur` its expectation when noise of this standard deviation is added to the cells. A component that is
-        narrower than the noise of the training, as one without cells can be, then has no high density at its mean.
+        With `blur`, its expectation when noise of this standard deviation is added to the cells. A component that is
+        narrower than the noise of the training, such as one without cells, then has no high density at its mean.
         """
         gap = ((z.unsqueeze(-2) - self.means).square() + blur**2) * self.log_precisions.exp()
         constant = z.shape[-1] * math.log(2 * math.pi)
         return 0.5 * (self.log_precisions.sum(-1) - gap.sum(-1) - constant)
 
     def log_density(self, z: torch.Tensor, labels: torch.Tensor | None = None, *, blur: float = 0.0) -> torch.Tensor:
-        """Log density of cells together with their label, a component; of cells alone without one (or -1).
+        """Log density of cells together with their label, a component; of cells alone if they have none (-1).
 
-        With `blur` that of :meth:`log_components`, which is at most the expectation under the noise.
+        With `blur`, that of :meth:`log_components`, which is at most the expectation under the noise.
         """
         single = self.log_components(z, blur) + self.log_weights
         mixed = torch.logsumexp(single, dim=-1)
         if labels is None:
             return mixed
-        own = single.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        return torch.where(labels >= 0, own, mixed)
+        labeled = single.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        return torch.where(labels >= 0, labeled, mixed)
 
     def responsibilities(self, z: torch.Tensor) -> torch.Tensor:
         """Posterior probabilities of the components, cells x components."""
@@ -98,16 +98,18 @@ class GaussianMixture(nn.Module):
             return self.means[component] + noise * (-0.5 * self.log_precisions[component]).exp()
 
     def start_at(self, z: np.ndarray, rng: np.random.Generator, *, blur: float = 0.0) -> None:
-        """Put the means on clusters of vectors, the weights on their sizes, the variances on theirs and the blur's.
+        """Set means, weights and variances to those of clusters of vectors; variances include that of the blur.
 
-        Components that start narrower than the noise of the training lose their cells to the first that has grown.
+        Components that start narrower than the noise of the training lose their cells to the first wider one.
         """
         from sklearn.cluster import KMeans
 
         n = min(len(self.means), len(z))
-        found = KMeans(n, n_init=4, random_state=int(rng.integers(2**31 - 1))).fit(z)
-        variances = np.stack([z[found.labels_ == k].var(0) for k in range(n)]) + max(blur, _NARROWEST) ** 2
+        clusters = KMeans(n, n_init=4, random_state=int(rng.integers(2**31 - 1))).fit(z)
+        variances = np.stack([z[clusters.labels_ == k].var(0) for k in range(n)]) + max(blur, _NARROWEST) ** 2
         with torch.no_grad():
-            self.means[:n] = torch.from_numpy(found.cluster_centers_).to(self.means.dtype)
-            self.logits[:n] = torch.from_numpy(np.log(np.bincount(found.labels_, minlength=n) + 1)).to(self.means.dtype)
+            self.means[:n] = torch.from_numpy(clusters.cluster_centers_).to(self.means.dtype)
+            self.logits[:n] = torch.from_numpy(np.log(np.bincount(clusters.labels_, minlength=n) + 1)).to(
+                self.means.dtype
+            )
             self.log_precisions[:n] = torch.from_numpy(-np.log(variances)).to(self.means.dtype)

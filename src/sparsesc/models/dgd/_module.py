@@ -1,4 +1,4 @@
-"""What a deep generative decoder is made of: latent vectors, mixtures over them, and a decoder with its heads."""
+"""The parts of a deep generative decoder: latent vectors, mixtures over them, and a decoder with its heads."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ._mixture import GaussianMixture
 
 type Columns = dict[str, torch.Tensor | None]
 
-EXPRESSION = "expression"  # what the only modality of an AnnData is called
+EXPRESSION = "expression"  # name of the only modality of an AnnData
 
 
 def values_key(modality: str) -> str:
     """Key of a modality's values in the registry of scvi-tools."""
     if modality == EXPRESSION:
         return REGISTRY_KEYS.X_KEY
-    return f"{REGISTRY_KEYS.X_KEY}_{modality}".replace(".", "__")  # scvi-tools takes no dots
+    return f"{REGISTRY_KEYS.X_KEY}_{modality}".replace(".", "__")  # scvi-tools allows no dots
 
 
-class Cells(NamedTuple):
-    """What was measured in some cells."""
+class CellBatch(NamedTuple):
+    """Measured values of some cells, and their labels."""
 
     values: dict[str, torch.Tensor]
     """By modality: cells x features."""
@@ -35,12 +35,12 @@ class Cells(NamedTuple):
 
 
 class DGDModule(BaseModuleClass):
-    """A free vector for every cell of the training, mixtures of Gaussians as their priors, and a decoder.
+    """A free vector for every training cell, mixtures of Gaussians as priors, and a decoder.
 
     Parameters
     ----------
     n_obs
-        Cells of the training.
+        Number of training cells.
     n_latent
         Dimensions of a cell's vector.
     features
@@ -60,9 +60,9 @@ class DGDModule(BaseModuleClass):
     radius, hardness, alpha
         Of the priors, :class:`~sparsesc.models.dgd._mixture.GaussianMixture`.
     latent_noise
-        Standard deviation of what is added to vectors in training.
+        Standard deviation of the noise that is added to vectors in training.
     prior_per_cell
-        Count the priors of the mixtures once for every cell, and not once in all.
+        Count the priors of the mixtures once for every cell instead of once.
     """
 
     def __init__(
@@ -107,41 +107,41 @@ class DGDModule(BaseModuleClass):
 
     @property
     def heads(self) -> dict[str, Head]:
-        """By modality: from the hidden layer to its values."""
+        """By modality: from the last hidden layer to its values."""
         return dict(zip(self.modalities, cast("Iterable[Head]", self.head_list), strict=True))
 
     @property
-    def labelled_mixtures(self) -> list[GaussianMixture]:
-        """One mixture a covariate, a component a label."""
+    def label_mixtures(self) -> list[GaussianMixture]:
+        """One mixture per covariate, one component per label."""
         return list(cast("Iterable[GaussianMixture]", self.covariate_mixtures))
 
-    def read(self, tensors: dict[str, torch.Tensor]) -> Cells:
+    def read(self, tensors: dict[str, torch.Tensor]) -> CellBatch:
         """Cells from a batch of scvi-tools' loader."""
         values = {name: tensors[values_key(name)] for name in self.modalities}
         keys = [key for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CAT_COVS_KEY) if key in tensors]
         none = torch.zeros(len(values[self.modalities[0]]), 0, dtype=torch.long, device=self.device)
-        return Cells(values, torch.cat([none, *(tensors[key].long() for key in keys)], dim=1))
+        return CellBatch(values, torch.cat([none, *(tensors[key].long() for key in keys)], dim=1))
 
     def hidden(self, z: torch.Tensor, z_covariate: torch.Tensor) -> torch.Tensor:
         """Last hidden layer."""
         return self.trunk(torch.cat([z, z_covariate], dim=-1))
 
     def log_likelihood(
-        self, cells: Cells, z: torch.Tensor, z_covariate: torch.Tensor, columns: Columns | None = None
+        self, cells: CellBatch, z: torch.Tensor, z_covariate: torch.Tensor, columns: Columns | None = None
     ) -> torch.Tensor:
         """Log probability of each cell's values, summed over features and modalities."""
         hidden = self.hidden(z, z_covariate)
-        parts = []
-        for name, x in cells.values.items():
-            measured = None if columns is None else columns[name]
-            parts.append(self.heads[name].log_prob(hidden, x, measured))
+        parts = [
+            self.heads[name].log_prob(hidden, x, None if columns is None else columns[name])
+            for name, x in cells.values.items()
+        ]
         return torch.stack(parts).sum(0)
 
     def log_latent(self, z: torch.Tensor, z_covariate: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Log density of each cell's vectors: 0 without a prior."""
         out = z.new_zeros(len(z)) if self.mixture is None else self.mixture.log_density(z)
-        for i, (mixture, own) in enumerate(zip(self.labelled_mixtures, self.split(z_covariate), strict=True)):
-            out = out + mixture.log_density(own, labels[:, i])
+        for i, (mixture, vectors) in enumerate(zip(self.label_mixtures, self.split(z_covariate), strict=True)):
+            out = out + mixture.log_density(vectors, labels[:, i])
         return out
 
     def split(self, z_covariate: torch.Tensor) -> list[torch.Tensor]:
@@ -151,25 +151,25 @@ class DGDModule(BaseModuleClass):
     def blur(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors with the noise of the training.
 
-        The density of a mixture at free points has no maximum: a component on some of them gains without end by
-        shrinking. Around blurred points it cannot be narrower than the blur.
+        The density of a mixture at free points has no maximum: a component on a few of them can shrink without end.
+        Around blurred points it cannot become narrower than the blur.
         """
         return vectors + self.latent_noise * torch.randn_like(vectors) if self.latent_noise else vectors
 
     def log_prior(self) -> torch.Tensor:
         """Log density of the mixtures' parameters."""
-        mixtures = [*self.labelled_mixtures, *([] if self.mixture is None else [self.mixture])]
+        mixtures = [*self.label_mixtures, *([] if self.mixture is None else [self.mixture])]
         return torch.stack([self.latent.new_zeros(()), *(mixture.log_prior() for mixture in mixtures)]).sum()
 
     def label_means(self, labels: torch.Tensor) -> torch.Tensor:
-        """Means of the components that labels name, side by side: where the covariates' vectors start."""
-        means = [mixture.means[labels[:, i]] for i, mixture in enumerate(self.labelled_mixtures)]
+        """Means of the components of labels, side by side: the starting vectors of the covariates."""
+        means = [mixture.means[labels[:, i]] for i, mixture in enumerate(self.label_mixtures)]
         return torch.cat(means, dim=1) if means else self.latent.new_zeros(len(labels), 0)
 
-    # what scvi-tools asks of a module
+    # the interface of scvi-tools
 
     def on_load(self, model: Any, **kwargs: Any) -> None:
-        """Make room for the vectors that were saved: the model may be loaded with some of their cells only."""
+        """Make room for the saved vectors: the model may be loaded with only some of their cells."""
         model._rows(model.adata)
         n = len(model.obs_names_)
         self.latent = nn.Parameter(torch.zeros(n, self.n_latent))
@@ -180,7 +180,7 @@ class DGDModule(BaseModuleClass):
 
     @auto_move_data
     def inference(self, index: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Vectors of cells of the training, looked up by their position."""
+        """Vectors of training cells, by position."""
         return {"z": self.latent[index], "z_covariate": self.covariate_latent[index]}
 
     def _get_generative_input(

@@ -11,22 +11,26 @@ from torch.nn import functional as F
 
 
 def log_softball(means: torch.Tensor, radius: float, hardness: float) -> torch.Tensor:
-    """Nearly uniform in a ball around the origin, with a soft edge: log density of every row.
+    r"""Log density of every row under a distribution that is nearly uniform in a ball with a soft edge.
 
     Parameters
     ----------
     means
         Components x dimensions.
     radius
-        Where the density is half of what it is inside (but for the normalisation).
+        Distance from the origin at which the density is half of that inside.
     hardness
-        How sharp the edge is. It falls by a factor e every `radius` / `hardness`.
+        Sharpness of the edge. Beyond it, the density falls by a factor e per `radius` / `hardness`.
 
     Notes
     -----
-    Published with the constant of a ball with a sharp edge, which it is not: with 20 dimensions and a hardness of 5 the
-    integral of that is 4e6. The constant here makes it 1, so that densities with other radii compare; the gradient is
-    the same.
+    The density is
+
+    .. math:: p(\mu) = \frac{1}{C} \cdot \frac{1}{1 + \exp\left(h\,(\lVert\mu\rVert / r - 1)\right)}.
+
+    It was published with the constant of a ball with a sharp edge, with which it is not normalized: with 20 dimensions
+    and a hardness of 5 the integral is 4e6. With the constant :math:`C` here it is 1, so that densities with different
+    radii can be compared; the gradient is the same.
     """
     d = means.shape[-1]
     edge = F.softplus(hardness * (torch.linalg.vector_norm(means, dim=-1) / radius - 1))
@@ -47,7 +51,7 @@ def log_dirichlet(log_weights: torch.Tensor, alpha: float) -> torch.Tensor:
 
 
 def log_precision_normal(log_precisions: torch.Tensor, sd: float) -> torch.Tensor:
-    """Log density of log precisions that are normal around that of `sd`, with a standard deviation of 1: summed."""
+    """Log density of log precisions, normal around that of `sd` with a standard deviation of 1, summed."""
     gap = log_precisions + 2 * math.log(sd)
     return (-0.5 * gap.square() - 0.5 * math.log(2 * math.pi)).sum()
 
@@ -61,8 +65,8 @@ def _log_ball(d: int, radius: float) -> float:
 def _log_excess(d: int, hardness: float) -> float:
     r"""Log of the integral of the soft ball over that of the sharp one, :math:`d\int r^{d-1}/(1+e^{h(r-1)})\,dr`.
 
-    A Fermi-Dirac integral. Integrands of many dimensions have a peak far outside of the ball and overflow: they are
-    scaled by it.
+    A Fermi-Dirac integral. In many dimensions the integrand has a peak far outside the ball and overflows, so it is
+    divided by its value at the peak.
     """
     from scipy.integrate import quad
 

@@ -1,4 +1,4 @@
-"""What a fitted deep generative decoder says about cells."""
+"""Results of a trained deep generative decoder: vectors, clusters, expression and likelihoods of cells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class DGDResults(DGDSetup):
-    """Vectors, clusters, expression and likelihoods of cells of the training, and of new ones with their vectors."""
+    """Results for cells of the training, and for new cells with their vectors."""
 
     module: DGDModule
     obs_names_: np.ndarray
@@ -32,16 +32,16 @@ class DGDResults(DGDSetup):
         *,
         covariates: bool = False,
     ) -> np.ndarray:
-        """Vectors of cells of the training.
+        """Latent vectors of cells of the training.
 
         Parameters
         ----------
         adata
-            Some of these cells, found by their names. ``None``: all.
+            Some of these cells, matched by name. ``None``: all.
         indices
             Rows to take. ``None``: all.
         covariates
-            Give the vectors of the covariates instead.
+            Return the vectors of the covariates instead.
 
         Returns
         -------
@@ -55,20 +55,20 @@ class DGDResults(DGDSetup):
         self._check_if_trained(message="This DGD was not trained: vectors are where they start. Run model.train().")
         rows = self._rows(adata)
         rows = rows if indices is None else rows[np.asarray(indices)]
-        found = self.module.covariate_latent if covariates else self.module.latent
-        return found.detach().cpu().numpy()[rows]
+        vectors = self.module.covariate_latent if covariates else self.module.latent
+        return vectors.detach().cpu().numpy()[rows]
 
     def get_responsibilities(
         self, adata: AnnData | MuData | None = None, *, latent: np.ndarray | None = None
     ) -> pd.DataFrame:
-        """Posterior probabilities of the components.
+        """Posterior probabilities of the components of the mixture, the clusters.
 
         Parameters
         ----------
         adata
-            Cells of the training, found by their names (``None``: all), or new cells with their `latent`.
+            Cells of the training, matched by name (``None``: all), or new cells with their `latent`.
         latent
-            What :meth:`project` gave for them.
+            Vectors of new cells, from :meth:`project`.
 
         Returns
         -------
@@ -87,8 +87,8 @@ class DGDResults(DGDSetup):
             raise ValueError(msg)
         z = self._latent(adata, latent)
         with torch.no_grad():
-            found = mixture.responsibilities(torch.from_numpy(z).to(self.module.device)).cpu().numpy()
-        return pd.DataFrame(found, index=self._names(adata, len(z)), columns=[str(k) for k in range(found.shape[1])])
+            shares = mixture.responsibilities(torch.from_numpy(z).to(self.module.device)).cpu().numpy()
+        return pd.DataFrame(shares, index=self._names(adata, len(z)), columns=[str(k) for k in range(shares.shape[1])])
 
     def predict_clusters(
         self,
@@ -104,14 +104,14 @@ class DGDResults(DGDSetup):
         adata, latent
             As in :meth:`get_responsibilities`.
         key_added
-            Write the result to the cells as well (to those of the model if `adata` is ``None``).
+            Also write the result to the cells (to those of the model if `adata` is ``None``).
 
         Returns
         -------
-        Names of components, categorical. Components without a cell stay categories. With `key_added` also:
+        Names of components, categorical. Components without a cell stay categories. With `key_added`, also:
 
         ``obs[key_added]``
-            The same.
+            The names.
         ``obsm["{key_added}_responsibilities"]``
             Cells x components, float32.
 
@@ -124,15 +124,15 @@ class DGDResults(DGDSetup):
         """
         table = self.get_responsibilities(adata, latent=latent)
         names = pd.Categorical.from_codes(table.to_numpy().argmax(1), categories=table.columns)
-        found = pd.Series(names, index=table.index, name=key_added or "cluster")
+        clusters = pd.Series(names, index=table.index, name=key_added or "cluster")
         if key_added is not None:
             target = self.adata if adata is None else adata
             if target is None:
                 msg = "This model was loaded without cells: pass the cells that key_added should be written to."
                 raise ValueError(msg)
-            target.obs[key_added] = found.to_numpy() if target.n_obs == len(found) else found
+            target.obs[key_added] = clusters.to_numpy() if target.n_obs == len(clusters) else clusters
             target.obsm[f"{key_added}_responsibilities"] = table.to_numpy(dtype=np.float32)
-        return found
+        return clusters
 
     def get_normalized_expression(
         self,
@@ -147,12 +147,12 @@ class DGDResults(DGDSetup):
         modality: str | None = None,
         batch_size: int = 1024,
     ) -> pd.DataFrame:
-        """What the decoder expects of cells.
+        """Expected expression of cells, from the decoder.
 
         Parameters
         ----------
         adata, latent
-            Cells of the training, found by their names (``None``: all), or new cells with what :meth:`project` gave.
+            Cells of the training, matched by name (``None``: all), or new cells with vectors from :meth:`project`.
         indices
             Rows to take. ``None``: all.
         covariate_latent
@@ -161,11 +161,11 @@ class DGDResults(DGDSetup):
         transform_batch
             Decode all cells as if they were of this batch.
         gene_list
-            Features to give. ``None``: all.
+            Features to return. ``None``: all.
         library_size
-            With counts: what the values of a cell sum to (over all features).
+            With counts: sum of the values of a cell (over all features).
         modality
-            With a MuData: which one. ``None``: the first.
+            With a MuData: the modality to decode. ``None``: the first.
         batch_size
             Cells at once.
 
@@ -190,14 +190,14 @@ class DGDResults(DGDSetup):
         if (columns < 0).any():
             msg = f"Unknown features: {listing(np.asarray(gene_list)[columns < 0])}."
             raise KeyError(msg)
-        z, own = self._vectors(adata, latent, covariate_latent, transform_batch)
+        z, z_covariate = self._vectors(adata, latent, covariate_latent, transform_batch)
         rows = np.arange(len(z)) if indices is None else np.asarray(indices)
-        placed, apart = torch.from_numpy(z[rows]), torch.from_numpy(own[rows])
+        vectors = [torch.from_numpy(part[rows]).split(batch_size) for part in (z, z_covariate)]
         head, device = self.module.heads[modality], self.module.device
         with torch.no_grad():
             parts = [
                 head.expected(self.module.hidden(a.to(device), b.to(device))).cpu().numpy()[:, columns]
-                for a, b in zip(placed.split(batch_size), apart.split(batch_size), strict=True)
+                for a, b in zip(*vectors, strict=True)
             ]
         values = np.concatenate(parts) * (library_size if self._likelihoods[modality] == "nb" else 1)
         return pd.DataFrame(values, index=self._names(adata, len(rows), rows), columns=names[columns])
@@ -218,14 +218,14 @@ class DGDResults(DGDSetup):
         adata, latent, covariate_latent
             As in :meth:`get_normalized_expression`.
         layer
-            Where values are, for example counts that were held out by :func:`sparsesc.pp.thin_counts`; ``None``: where
-            they were in the training. The size of a cell is the sum of these values.
+            Layer with the values, for example counts that :func:`sparsesc.pp.thin_counts` held out; ``None``: as in
+            the training. The size of a cell is the sum of these values.
         batch_size
             Cells at once.
 
         Returns
         -------
-        One number a cell.
+        One number per cell.
 
         Raises
         ------
@@ -239,11 +239,12 @@ class DGDResults(DGDSetup):
             msg = "This model was loaded without cells: pass them."
             raise ValueError(msg)
         reader = self._reader(cells, layer)
-        z, own = (torch.from_numpy(found) for found in self._vectors(adata, latent, covariate_latent, None))
+        z, z_covariate = (torch.from_numpy(part) for part in self._vectors(adata, latent, covariate_latent, None))
         device, out = self.module.device, []
         with torch.no_grad():
-            for rows, some in reader.batches(batch_size, device):
-                out.append(self.module.log_likelihood(some, z[rows].to(device), own[rows].to(device), reader.columns))
+            for rows, batch in reader.batches(batch_size, device):
+                at = z[rows].to(device), z_covariate[rows].to(device)
+                out.append(self.module.log_likelihood(batch, at[0], at[1], reader.columns))
         return torch.cat(out).cpu().numpy()
 
     def _rows(self, adata: AnnData | MuData | None) -> np.ndarray:
@@ -255,7 +256,7 @@ class DGDResults(DGDSetup):
             missing = adata.obs_names[rows < 0]
             msg = (
                 f"{len(missing)} of {adata.n_obs} cells were not in the training: {listing(missing)}. "
-                "Place them by model.project(adata), and pass what it gives as latent. A saved model needs no cells "
+                "Place them with model.project(adata), and pass the result as latent. A saved model needs no cells "
                 "for that: DGD.load(folder, adata=False)."
             )
             raise KeyError(msg)
@@ -285,31 +286,32 @@ class DGDResults(DGDSetup):
         covariate_latent: np.ndarray | None,
         batch: str | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of cells and those of their covariates."""
+        """Vectors of cells, and those of their covariates."""
         z = self._latent(adata, latent)
         if covariate_latent is not None:
-            own = np.array(covariate_latent, dtype=np.float32)
+            z_covariate = np.array(covariate_latent, dtype=np.float32)
         elif latent is None:
-            own = self.get_latent_representation(adata, covariates=True)
+            z_covariate = self.get_latent_representation(adata, covariates=True)
         else:
-            own = self._label_means(adata, len(z))
-        if own.shape != (len(z), self.module.covariate_latent.shape[1]):
-            msg = f"covariate_latent must be {len(z)} x {self.module.covariate_latent.shape[1]}, found {own.shape}."
+            z_covariate = self._label_means(adata, len(z))
+        shape = (len(z), self.module.covariate_latent.shape[1])
+        if z_covariate.shape != shape:
+            msg = f"covariate_latent must be {shape[0]} x {shape[1]}, found {z_covariate.shape}."
             raise ValueError(msg)
         if batch is not None:
-            labels = self._covariates.get(self._asked["batch_key"], pd.Index([]))
+            labels = self._covariates.get(self._setup_args["batch_key"], pd.Index([]))
             if batch not in labels:
                 msg = f"Unknown batch {batch!r}: the model has {listing(labels)}."
                 raise KeyError(msg)
-            mean = self.module.labelled_mixtures[0].means[labels.get_loc(batch)]
-            own[:, : len(mean)] = mean.detach().cpu().numpy()
-        return z, own
+            mean = self.module.label_mixtures[0].means[labels.get_loc(batch)]
+            z_covariate[:, : len(mean)] = mean.detach().cpu().numpy()
+        return z, z_covariate
 
     def _label_means(self, adata: AnnData | MuData | None, n: int) -> np.ndarray:
-        """Means of the labels of new cells; of all labels where the model does not have theirs."""
+        """Means of the labels of new cells, or of all labels if the model does not know theirs."""
         codes = np.full((n, len(self._covariates)), -1) if adata is None else self._label_codes(adata)
         parts = [np.zeros((n, 0), dtype=np.float32)]
-        for i, mixture in enumerate(self.module.labelled_mixtures):
+        for i, mixture in enumerate(self.module.label_mixtures):
             means = mixture.means.detach().cpu().numpy()
             parts.append(np.vstack([means, means.mean(0)])[codes[:, i]])  # -1: the last row
         return np.hstack(parts)

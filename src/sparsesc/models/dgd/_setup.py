@@ -1,4 +1,4 @@
-"""What a deep generative decoder asks of the cells it is set up with, and reads back from their registry."""
+"""Setup of cells for a deep generative decoder, and the entries of their registry."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-INDICES = "_indices"  # column of obs: where the vector of a cell is
+INDICES = "_indices"  # column of obs: position of the vector of a cell
 
 
 class DGDSetup(BaseModelClass):
-    """Registration of AnnData and MuData, and what the registry holds: it is there without cells, too."""
+    """Registration of AnnData and MuData, and access to the registry, which a model has even without cells."""
 
     _likelihoods: dict[str, str]
 
@@ -40,7 +40,7 @@ class DGDSetup(BaseModelClass):
         categorical_covariate_keys: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Say where values and covariates are.
+        """Register the cells: which layer has the values, and which columns of ``obs`` are covariates.
 
         Parameters
         ----------
@@ -51,7 +51,7 @@ class DGDSetup(BaseModelClass):
         batch_key
             Column of ``obs`` with the batch.
         labels_key
-            Column of ``obs`` with cell types: only their number is used, for `n_components`.
+            Column of ``obs`` with cell types. Only their number is used, for `n_components`.
         categorical_covariate_keys
             More columns of ``obs`` that the latent space should not hold.
         **kwargs
@@ -77,15 +77,15 @@ class DGDSetup(BaseModelClass):
         categorical_covariate_keys: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Say which modalities take part, and where covariates are.
+        """Register cells with several modalities: which ones to use, and which columns of ``obs`` are covariates.
 
         Parameters
         ----------
         mdata
             Cells with several modalities, all of the same cells.
         layers
-            Modalities, and the layer of each that has its values (``None``: its ``X``). The kind of values is said by
-            `likelihood` of the model, for example ``{"rna": "nb", "atac": "bernoulli"}``.
+            Modalities, and the layer with the values of each (``None``: its ``X``). The option `likelihood` of the
+            model gives the kind of values, for example ``{"rna": "nb", "atac": "bernoulli"}``.
         batch_key, labels_key, categorical_covariate_keys
             Columns of ``mdata.obs``, as in :meth:`setup_anndata`.
         **kwargs
@@ -118,34 +118,38 @@ class DGDSetup(BaseModelClass):
         kinds: tuple[Any, Any, Any],
         **kwargs: Any,
     ) -> None:
-        """Register values and the columns of ``obs`` that were asked for."""
+        """Register values and the named columns of ``obs``."""
         numerical, categorical, joint = kinds
-        asked = setup_method_args["setup_args"]
-        found = [*values, numerical(REGISTRY_KEYS.INDICES_KEY, INDICES)]
+        names = setup_method_args["setup_args"]
+        entries = [*values, numerical(REGISTRY_KEYS.INDICES_KEY, INDICES)]
         for registry_key, key in ((REGISTRY_KEYS.BATCH_KEY, "batch_key"), (REGISTRY_KEYS.LABELS_KEY, "labels_key")):
-            if asked[key] is not None:
-                check.get_obs_column(adata, asked[key])
-                found.append(categorical(registry_key, asked[key]))
-        if asked["categorical_covariate_keys"]:
-            found.append(joint(REGISTRY_KEYS.CAT_COVS_KEY, asked["categorical_covariate_keys"]))
-        manager = AnnDataManager(fields=found, setup_method_args=setup_method_args)
+            if names[key] is not None:
+                check.get_obs_column(adata, names[key])
+                entries.append(categorical(registry_key, names[key]))
+        if names["categorical_covariate_keys"]:
+            entries.append(joint(REGISTRY_KEYS.CAT_COVS_KEY, names["categorical_covariate_keys"]))
+        manager = AnnDataManager(fields=entries, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> Any:
         """Names of the features that the model has; by modality if there are several."""
-        names = {name: found.to_numpy() for name, found in self._features.items()}
+        names = {name: features.to_numpy() for name, features in self._features.items()}
         if EXPRESSION in names:
             return names[EXPRESSION]
         return np.concatenate(list(names.values())) if legacy_mudata_format else names
 
     @property
-    def _asked(self) -> dict[str, Any]:
+    def _setup_args(self) -> dict[str, Any]:
         return self.registry["setup_args"]
 
     @property
     def _layers(self) -> dict[str, str | None]:
-        return dict(self._asked["layers"]) if "layers" in self._asked else {EXPRESSION: self._asked["layer"]}
+        return (
+            dict(self._setup_args["layers"])
+            if "layers" in self._setup_args
+            else {EXPRESSION: self._setup_args["layer"]}
+        )
 
     def _state(self, key: str) -> dict[str, Any]:
         return self.registry["field_registries"][key]["state_registry"]
@@ -157,12 +161,12 @@ class DGDSetup(BaseModelClass):
     @property
     def _covariates(self) -> dict[str, pd.Index]:
         """Labels by column of ``obs``, the batch first."""
-        found = {}
-        if self._asked["batch_key"] is not None:
-            found[self._asked["batch_key"]] = self._state(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
-        if self._asked["categorical_covariate_keys"]:
-            found |= self._state(REGISTRY_KEYS.CAT_COVS_KEY)["mappings"]
-        return {key: pd.Index(labels, dtype=object) for key, labels in found.items()}
+        labels = {}
+        if self._setup_args["batch_key"] is not None:
+            labels[self._setup_args["batch_key"]] = self._state(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
+        if self._setup_args["categorical_covariate_keys"]:
+            labels |= self._state(REGISTRY_KEYS.CAT_COVS_KEY)["mappings"]
+        return {key: pd.Index(names, dtype=object) for key, names in labels.items()}
 
     def _label_codes(self, adata: AnnData | MuData) -> np.ndarray:
         """Labels of cells, cells x covariates; -1 for those that the model does not have."""
@@ -175,21 +179,21 @@ class DGDSetup(BaseModelClass):
     def _check_likelihoods(self, likelihood: str | Mapping[str, str]) -> dict[str, str]:
         """By modality."""
         names = list(self._layers)
-        found = dict.fromkeys(names, likelihood) if isinstance(likelihood, str) else dict(likelihood)
-        if set(found) != set(names):
-            msg = f"likelihood must name the modalities {listing(names)}, found {listing(found)}."
+        likelihoods = dict.fromkeys(names, likelihood) if isinstance(likelihood, str) else dict(likelihood)
+        if set(likelihoods) != set(names):
+            msg = f"likelihood must name the modalities {listing(names)}, found {listing(likelihoods)}."
             raise ValueError(msg)
         for name in names:
-            check_choice(found[name], HEADS, name="likelihood")
-        return {name: str(found[name]) for name in names}
+            check_choice(likelihoods[name], HEADS, name="likelihood")
+        return {name: str(likelihoods[name]) for name in names}
 
     def _values(self) -> dict[str, Any]:
         """Values of the cells by modality, checked."""
-        found = {name: self.adata_manager.get_from_registry(values_key(name)) for name in self._layers}
-        for name, values in found.items():
+        matrices = {name: self.adata_manager.get_from_registry(values_key(name)) for name in self._layers}
+        for name, values in matrices.items():
             if not hasattr(values, "to_memory") and not hasattr(values, "compute"):
                 check_values(values, self._likelihoods[name], name=repr(self._layers[name] or "X"))
-        return found
+        return matrices
 
     def _reader(self, adata: AnnData | MuData, layer: str | Mapping[str, str | None] | None) -> CellReader:
         layers = self._layers

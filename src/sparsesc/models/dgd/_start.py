@@ -1,4 +1,4 @@
-"""Where the vectors of cells start: principal components of the values."""
+"""Starting vectors of cells: principal components of the values."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ _NOISE = 0.01
 def principal_start(
     values: Mapping[str, Any], likelihoods: Mapping[str, str], n_latent: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Cells x dimensions, the first dimension with standard deviation 1; modalities count alike.
+    """Starting vectors, cells x dimensions: the first has standard deviation 1; modalities have equal weight.
 
     Parameters
     ----------
     values
         By modality: cells x features.
     likelihoods
-        By modality: counts are taken as logarithms of counts at the median depth, other values are standardised.
+        By modality: of counts, logarithms at the median depth are used; real values are standardized.
     n_latent
-        Dimensions. Those beyond what values have hold a little noise.
+        Number of dimensions. Those beyond the rank of the values hold a little noise.
     rng
         Draws.
     """
     parts = [_components(_comparable(x, likelihoods[name]), n_latent, rng) for name, x in values.items()]
-    found = parts[0] if len(parts) == 1 else _components(np.hstack(parts), n_latent, rng)
-    out = _NOISE * rng.normal(size=(len(found), n_latent))
-    out[:, : found.shape[1]] += _SPREAD * found
+    joint = parts[0] if len(parts) == 1 else _components(np.hstack(parts), n_latent, rng)
+    out = _NOISE * rng.normal(size=(len(joint), n_latent))
+    out[:, : joint.shape[1]] += _SPREAD * joint
     return out.astype(np.float32)
 
 
 def without_labels(start: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Vectors less the mean over their label, for one covariate after the other (cells x covariates).
+    """Vectors minus the mean of their label, for one covariate after the other (cells x covariates).
 
-    Covariates have vectors of their own. Started at what both explain, those of the cells keep it for long.
+    Covariates have separate vectors. If those of the cells started with a part that both explain, they would keep it
+    for long.
     """
     start = start.copy()
     for labels in codes.T:
@@ -58,7 +59,7 @@ def _in_memory(x: Any) -> Any:
 
 
 def _comparable(x: Any, likelihood: str) -> Any:
-    """Values on a scale on which distances mean something."""
+    """Values on a scale on which distances are meaningful."""
     x = _in_memory(x)
     if likelihood == "nb":
         x = sparse.csr_matrix(x, dtype=np.float32)
@@ -78,5 +79,5 @@ def _components(x: Any, n: int, rng: np.random.Generator) -> np.ndarray:
 
     n = min(n, *(size - 1 for size in x.shape)) or 1
     seed = int(rng.integers(2**31 - 1))
-    found = PCA(n, svd_solver="arpack" if n < min(x.shape) else "full", random_state=seed).fit_transform(x)
-    return found / max(float(found[:, 0].std()), 1e-8)
+    scores = PCA(n, svd_solver="arpack" if n < min(x.shape) else "full", random_state=seed).fit_transform(x)
+    return scores / max(float(scores[:, 0].std()), 1e-8)

@@ -1,4 +1,4 @@
-"""How a deep generative decoder is trained: three optimisers, one of them for the vectors of cells."""
+"""Training of a deep generative decoder: three optimizers, one of them for the vectors of cells."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ TRAIN_LOSS, VALIDATION_LOSS = "train_loss", "validation_loss"
 
 
 class DGDTrainingPlan(LightningModule):
-    """Decoder and mixtures take a step a batch; the vectors of all cells take one step an epoch.
+    """Decoder and mixtures take one step per batch; the vectors of all cells take one step per epoch.
 
-    Vectors of the cells held out for validation are trained as well, under a decoder and mixtures that have not seen
-    these cells.
+    Vectors of the validation cells are trained as well, with a decoder and mixtures that have not seen these cells.
 
     Parameters
     ----------
     module
-        What is trained.
+        The module to train.
     lr_decoder, lr_latent, lr_mixture
         Learning rates.
     betas, weight_decay
@@ -47,7 +46,7 @@ class DGDTrainingPlan(LightningModule):
         self.rates = {"decoder": lr_decoder, "mixture": lr_mixture, "latent": lr_latent}
         self.adam: dict[str, Any] = {"betas": tuple(betas), "weight_decay": weight_decay}
         self.gradients: list[torch.Tensor] = []  # not in .grad: Lightning clears that before a validation
-        self.n_obs_training: int | None = None  # scvi-tools tells them
+        self.n_obs_training: int | None = None  # set by scvi-tools
         self.n_obs_validation: int | None = None
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -60,33 +59,33 @@ class DGDTrainingPlan(LightningModule):
         self.gradients = [torch.zeros_like(vectors) for vectors in parameter_groups(self.module)["latent"]]
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
-        """A step of decoder and mixtures; gradients of the vectors are kept."""
+        """A step of decoder and mixtures; gradients of the vectors are stored."""
         *shared, _ = cast(list, self.optimizers())
         for optimizer in shared:
             optimizer.zero_grad()
-        index, own = self._vectors(batch)
-        loss = self._loss(batch, own, "train")
+        index, vectors = self._vectors(batch)
+        loss = self._loss(batch, vectors, "train")
         self.manual_backward(loss)
         for optimizer in shared:
             optimizer.step()
-        self._keep(index, [vectors.grad for vectors in own])
+        self._keep(index, [leaf.grad for leaf in vectors])
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
-        """Gradients of the vectors of held-out cells alone."""
+        """Gradients of the vectors of validation cells only."""
         with torch.enable_grad():
-            index, own = self._vectors(batch)
-            loss = self._loss(batch, own, "validation")
-            self._keep(index, torch.autograd.grad(loss, own, allow_unused=True))
+            index, vectors = self._vectors(batch)
+            loss = self._loss(batch, vectors, "validation")
+            self._keep(index, torch.autograd.grad(loss, vectors, allow_unused=True))
 
     def on_train_epoch_end(self) -> None:
-        """A step of the vectors: Lightning has been through the validation by now."""
+        """A step of the vectors: at this point, Lightning has finished the validation."""
         *_, optimizer = cast(list, self.optimizers())
         for vectors, gradient in zip(parameter_groups(self.module)["latent"], self.gradients, strict=True):
             vectors.grad = gradient
         optimizer.step()
 
     def _vectors(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Vectors of the cells of a batch, as leaves: a gradient for all cells a batch would be mostly zeros."""
+        """Vectors of the cells of a batch, as leaves: a gradient for all cells would be mostly zeros."""
         index = batch[REGISTRY_KEYS.INDICES_KEY].long().ravel()
         return index, [vectors.detach()[index].requires_grad_() for vectors in parameter_groups(self.module)["latent"]]
 
@@ -95,20 +94,20 @@ class DGDTrainingPlan(LightningModule):
             if gradient is not None:  # of a model without covariates
                 kept[index] = gradient
 
-    def _loss(self, batch: dict[str, torch.Tensor], own: list[torch.Tensor], stage: str) -> torch.Tensor:
+    def _loss(self, batch: dict[str, torch.Tensor], vectors: list[torch.Tensor], stage: str) -> torch.Tensor:
         """Negative log joint density, summed over the cells of a batch."""
-        inferred = dict(zip(("z", "z_covariate"), map(self.module.blur, own), strict=True))
-        found = self.module.loss(batch, inferred, {})
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(own[0])}
-        self.log(f"{stage}_loss", found.loss.detach(), prog_bar=True, **options)
-        misfit, latent = found.reconstruction_loss_sum, found.kl_local_sum
-        self.log(f"reconstruction_loss_{stage}", misfit.detach() / len(own[0]), **options)
-        self.log(f"latent_loss_{stage}", latent.detach() / len(own[0]), **options)
-        return found.loss * len(own[0])
+        inferred = dict(zip(("z", "z_covariate"), map(self.module.blur, vectors), strict=True))
+        result = self.module.loss(batch, inferred, {})
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(vectors[0])}
+        self.log(f"{stage}_loss", result.loss.detach(), prog_bar=True, **options)
+        misfit, latent = result.reconstruction_loss_sum, result.kl_local_sum
+        self.log(f"reconstruction_loss_{stage}", misfit.detach() / len(vectors[0]), **options)
+        self.log(f"latent_loss_{stage}", latent.detach() / len(vectors[0]), **options)
+        return result.loss * len(vectors[0])
 
 
 class KeepBest(Callback):
-    """Go back, at the end, to the epoch in which the loss was lowest."""
+    """At the end, return to the epoch with the lowest loss."""
 
     def __init__(self, monitor: str) -> None:
         self.monitor = monitor
@@ -116,7 +115,7 @@ class KeepBest(Callback):
         self.state: dict[str, torch.Tensor] | None = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the parameters if the epoch was the best so far."""
+        """Keep the parameters if the epoch is the best so far."""
         loss = float(trainer.callback_metrics.get(self.monitor, float("nan")))
         if loss < self.lowest:
             self.lowest, self.state = loss, deepcopy(cast(nn.Module, pl_module.module).state_dict())
@@ -128,8 +127,8 @@ class KeepBest(Callback):
 
 
 def parameter_groups(module: DGDModule) -> dict[str, list[nn.Parameter]]:
-    """What each of the three optimisers moves."""
-    mixtures = [*module.labelled_mixtures, *([] if module.mixture is None else [module.mixture])]
+    """Parameters of each of the three optimizers."""
+    mixtures = [*module.label_mixtures, *([] if module.mixture is None else [module.mixture])]
     return {
         "decoder": [*module.trunk.parameters(), *module.head_list.parameters()],
         "mixture": [parameter for mixture in mixtures for parameter in mixture.parameters()],

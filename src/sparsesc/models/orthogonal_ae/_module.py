@@ -12,17 +12,17 @@ from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import nn
 from torch.nn import functional as F
 
-_LEAST_RATE = 1e-8  # a rate of 0 would forbid a count for ever
+_LEAST_RATE = 1e-8  # at a rate of 0, a count would be impossible
 _LEAST_MEAN = 1e-4
 
 
 class OrthogonalAEModule(BaseModuleClass):
-    """Genes -> hidden -> units -> hidden -> genes, with softplus behind every layer.
+    r"""Genes -> hidden -> units -> hidden -> genes, with softplus after every layer.
 
     Parameters
     ----------
     n_genes, n_batch, n_latent, n_hidden
-        Sizes. With one batch, the decoder is told nothing.
+        Sizes. With one batch, the decoder takes no batch.
     orthogonality
         Weight of the penalty.
     gene_likelihood
@@ -68,12 +68,12 @@ class OrthogonalAEModule(BaseModuleClass):
             self.log_dispersion = nn.Parameter(torch.zeros(n_genes))
 
     def orthogonality_gap(self) -> torch.Tensor:
-        """Frobenius norm of I - W W^T, W being the weights into the representation (units x hidden); has a gradient."""
+        """Frobenius norm of I - W W^T, with the weights W into the representation (units x hidden); has a gradient."""
         W = self.encoder.get_parameter("2.weight")
         return torch.linalg.matrix_norm(torch.eye(len(W), dtype=W.dtype, device=W.device) - W @ W.T)
 
     def scaled(self, x: torch.Tensor) -> torch.Tensor:
-        """What the encoder sees of counts, cells x genes."""
+        """Input of the encoder from counts, cells x genes."""
         return torch.log1p(x * (self.depth / x.sum(1, keepdim=True).clamp(min=1)))
 
     def _get_inference_input(self, tensors: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -111,7 +111,7 @@ class OrthogonalAEModule(BaseModuleClass):
         inference_outputs: dict[str, torch.Tensor],
         generative_outputs: dict[str, torch.distributions.Distribution],
     ) -> LossOutput:
-        """Negative log likelihood, and the penalty; both as sums over genes, so that their ratio is that per gene."""
+        """Negative log likelihood and penalty, both summed over genes, so that their ratio is that per gene."""
         x = tensors[REGISTRY_KEYS.X_KEY]
         misfit = -generative_outputs["px"].log_prob(x).sum(1)
         gap = self.orthogonality_gap()
@@ -119,6 +119,6 @@ class OrthogonalAEModule(BaseModuleClass):
         return LossOutput(loss=loss, reconstruction_loss=misfit, extra_metrics={"orthogonality_gap": gap.detach()})
 
     def sample(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Nothing to sample from: the representation has no prior."""
+        """Not available: the representation has no prior to sample from."""
         msg = "An OrthogonalAE has no prior over its units: cells cannot be sampled from it."
         raise NotImplementedError(msg)

@@ -23,22 +23,22 @@ _UNTRAINED = "This OrthogonalAE was not trained: run model.train() first."
 
 
 class OrthogonalAE(UnsupervisedTrainingMixin, BaseModelClass):
-    r"""An autoencoder whose representation units are pushed to be orthogonal, so that each can stand for one module.
+    r"""Autoencoder with nearly orthogonal units, so that each unit can represent one gene module.
 
-    Genes go through softplus layers to the representation and back (by default G, 128, 64, 128, G). The loss is the
-    negative log likelihood of the counts, per gene, plus :math:`\lambda \|I - W W^T\|_F`, where W are the weights into
-    the representation (units x hidden nodes).
+    Genes go through softplus layers to the representation and back (by default G, 128, 64, 128, G nodes). A penalty
+    pushes the weights of the units to be orthogonal.
 
     Parameters
     ----------
     adata
         Cells that :meth:`setup_anndata` registered.
     n_latent
-        Units of the representation. No more than `n_hidden`: more rows than columns cannot be orthogonal.
+        Units of the representation, at most `n_hidden`: more rows than columns cannot be orthogonal.
     n_hidden
-        Nodes of the layers before and behind it.
+        Nodes of the layers before and after it.
     orthogonality
-        The weight :math:`\lambda`. The paper took .05 (blood, mouse marrow) and 1 (human marrow). 0 switches it off.
+        Weight :math:`\lambda` of the penalty. The paper used .05 (blood, mouse marrow) and 1 (human marrow). 0 switches
+        it off.
     gene_likelihood
         ``"poisson"``, as published, or ``"nb"``: negative binomial with a dispersion for each gene.
 
@@ -47,15 +47,28 @@ class OrthogonalAE(UnsupervisedTrainingMixin, BaseModelClass):
     ValueError
         If an option is out of its range, or cells have no counts.
 
+    See Also
+    --------
+    sparsesc.tl.saliency : Genes that drive a unit.
+    sparsesc.tl.geneset_impact : Gene sets that drive a unit.
+    sparsesc.models.DGD : A latent space with clusters.
+
     Notes
     -----
-    The encoder sees logarithms of 1 + counts scaled to the median depth of the training cells. The scaling is part of
-    the model: new cells go through the same one. With `batch_key`, the decoder is told the batch, so that the
-    representation need not hold it; the encoder is not, so that cells of a new batch can be encoded.
+    The loss is
 
-    Units have no order and no fixed sign, other seeds give other units, and orthogonal weights do not make activations
-    independent. What a unit stands for is asked by :func:`sparsesc.tl.saliency` and
-    :func:`sparsesc.tl.geneset_impact`. When not to use it: for an embedding to cluster or integrate, take scVI.
+    .. math:: L = -\frac{1}{n G} \sum_{i=1}^{n} \sum_{g=1}^{G} \log p(x_{ig}) + \lambda\, \lVert I - W W^\top \rVert_F,
+
+    with the likelihood of the count :math:`x_{ig}` of gene :math:`g` in cell :math:`i` and the weights :math:`W` into
+    the representation (units x hidden nodes); it is trained multiplied by :math:`G`.
+
+    The encoder sees log(1 + counts), scaled to the median depth of the training cells. The scaling is part of the
+    model and applies to new cells as well. With `batch_key`, the decoder takes the batch, so that the representation
+    need not hold it; the encoder does not, so that cells of a new batch can be encoded.
+
+    Units have no order, other seeds give other units, and orthogonal weights do not make activations independent.
+    :func:`sparsesc.tl.saliency` and :func:`sparsesc.tl.geneset_impact` show what a unit represents. When not to use it:
+    for an embedding to cluster or integrate, use scVI.
 
     References
     ----------
@@ -64,10 +77,20 @@ class OrthogonalAE(UnsupervisedTrainingMixin, BaseModelClass):
 
     Examples
     --------
-    >>> ssc.models.OrthogonalAE.setup_anndata(adata, layer="counts")
-    >>> model = ssc.models.OrthogonalAE(adata)
-    >>> model.train()
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.simulate_programs(n_cells=60, n_genes=30, count_noise="poisson")
+    >>> ssc.models.OrthogonalAE.setup_anndata(adata)
+    >>> model = ssc.models.OrthogonalAE(adata, n_latent=4, n_hidden=8)
+    >>> model.train(max_epochs=2, accelerator="cpu", enable_progress_bar=False)
     >>> adata.obsm["X_oae"] = model.get_latent_representation()
+    >>> adata.obsm["X_oae"].shape
+    (60, 4)
+
+    New cells are encoded without being set up:
+
+    >>> new = ssc.datasets.simulate_programs(n_cells=10, n_genes=30, count_noise="poisson", rng=1)
+    >>> model.project(new).shape
+    (10, 4)
     """
 
     _module_cls = OrthogonalAEModule
@@ -114,7 +137,7 @@ class OrthogonalAE(UnsupervisedTrainingMixin, BaseModelClass):
     def setup_anndata(
         cls, adata: AnnData, layer: str | None = None, batch_key: str | None = None, **kwargs: Any
     ) -> None:
-        """Say where the counts and the batches are.
+        """Register the cells: which layer has the counts, and which column of ``obs`` the batches.
 
         Parameters
         ----------
@@ -123,7 +146,7 @@ class OrthogonalAE(UnsupervisedTrainingMixin, BaseModelClass):
         layer
             Layer with counts. ``None``: ``X``.
         batch_key
-            Column of ``obs`` with the batch, which the decoder is told.
+            Column of ``obs`` with the batch, an input of the decoder.
         **kwargs
             Passed on by scvi-tools when a saved model is loaded.
         """
@@ -151,28 +174,28 @@ class OrthogonalAE(UnsupervisedTrainingMixin, BaseModelClass):
         plan_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
-        """Train until the likelihood of held-out cells stops to improve.
+        """Train until the likelihood of validation cells stops improving.
 
         Parameters
         ----------
         max_epochs
-            Most epochs to train. ``None``: scvi-tools' rule, 400 and fewer for many cells.
+            Maximum number of epochs. ``None``: the rule of scvi-tools, 400, and fewer for many cells.
         accelerator, devices
-            Where to train, as in Lightning.
+            Device to train on, as in Lightning.
         train_size, validation_size
-            Shares of the cells. ``None``: nine tenths, and the rest.
+            Shares of the cells for training and validation. ``None``: nine tenths, and the rest.
         batch_size
-            Cells in a step.
+            Cells per step.
         early_stopping
-            Stop when held-out cells have not improved for `early_stopping_patience` epochs.
+            Stop when the likelihood of validation cells has not improved for `early_stopping_patience` epochs.
         early_stopping_patience
-            See above.
+            Number of epochs for `early_stopping`.
         lr
             Learning rate of Adam.
         plan_kwargs
-            More options of scvi-tools' training plan.
+            Further options of scvi-tools' training plan.
         **trainer_kwargs
-            Options of scvi-tools' trainer.
+            Further options of scvi-tools' trainer.
         """
         super().train(
             max_epochs=max_epochs,
@@ -196,12 +219,12 @@ class OrthogonalAE(UnsupervisedTrainingMixin, BaseModelClass):
     def get_latent_representation(
         self, adata: AnnData | None = None, indices: Sequence[int] | None = None, *, batch_size: int | None = None
     ) -> np.ndarray:
-        """Activations of the units.
+        """Activations of the units in cells, the embedding.
 
         Parameters
         ----------
         adata
-            Cells set up as those of the training. ``None``: these.
+            Cells with the setup of the training cells. ``None``: the training cells.
         indices
             Rows to take. ``None``: all.
         batch_size
@@ -225,14 +248,14 @@ class OrthogonalAE(UnsupervisedTrainingMixin, BaseModelClass):
         return torch.cat(parts).numpy()
 
     def project(self, adata: AnnData, *, layer: str | None = None, batch_size: int = 1024) -> np.ndarray:
-        """Encode new cells: one forward pass, with the preprocessing of the training. They need not be set up.
+        """Encode new cells, which need not be set up, in one forward pass with the preprocessing of the training.
 
         Parameters
         ----------
         adata
             New cells with all genes of the model, in any order and among others. Their batch does not matter.
         layer
-            Layer with their counts. ``None``: where the counts of the training cells were.
+            Layer with their counts. ``None``: as in the training.
         batch_size
             Cells encoded at once.
 
@@ -270,11 +293,11 @@ class OrthogonalAE(UnsupervisedTrainingMixin, BaseModelClass):
         return torch.cat(parts).numpy()
 
     def _describe_counts(self) -> tuple[float, np.ndarray]:
-        """Median depth of cells, and the mean of every gene at this depth: where the decoder starts."""
+        """Median depth of cells, and the mean of every gene at this depth, from which the decoder starts."""
         counts = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
         depths = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
         depth = float(np.median(depths))
         if depth == 0:
-            msg = "Most cells have no counts at all in the genes given. Filter cells first."
+            msg = "Most cells have no counts in these genes. Filter cells first."
             raise ValueError(msg)
         return depth, np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() * depth / depths.sum()

@@ -12,7 +12,7 @@ from sparsesc.door import _checks as check
 from sparsesc.door._counts import check_target_sum, count_rows, expression_rows
 
 from ._cell_sentences import ORDERED_TIES
-from ._row_ranks import order_rows
+from ._order import order_rows, positions_in_rows
 from ._sentence_line import SentenceLine
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def fit_sentence_line(
     ties: Literal["random", "first"] = "random",
     rng: SeedLike | RNGLike | None = 0,
 ) -> SentenceLine:
-    """Fit expression as a line in log10(1 + rank): the way back from a sentence to a cell, and its R2.
+    r"""Fit expression as a line in log10(1 + rank): the way back from a sentence to a cell, and how exact it is.
 
     One line is fitted by least squares to all pairs of a cell and an expressed gene.
 
@@ -42,13 +42,12 @@ def fit_sentence_line(
     layer
         Layer to read instead of ``X``.
     normalize
-        Bring the counts of each cell to `target_sum` and take log10(1 + x), as published. ``False``: the values are
-        expression already, on any scale.
+        Scale the counts of each cell to `target_sum` and take log10(1 + x), as published. ``False``: use the values as
+        they are, on any scale.
     target_sum
-        Counts per cell after normalisation.
+        Counts per cell after normalization.
     n_fit
-        Fit on the first so many genes of each cell; scores are over all expressed genes in any case. ``None`` fits on
-        all.
+        Fit on the first `n_fit` genes of each cell; ``None``: on all. Scores are always over all expressed genes.
     ties
         Genes of equal value in a cell: ``"random"``, as published, or ``"first"``: in the order of ``var_names``.
     rng
@@ -57,27 +56,51 @@ def fit_sentence_line(
 
     Returns
     -------
-    The line with `r2`, `pearson` and `spearman` between expression and the line over all non-zero entries.
+    The line, with `r2`, `pearson` and `spearman` of expression and the values of the line over all non-zero entries.
 
     Raises
     ------
     KeyError
         If `layer` does not exist.
     ValueError
-        If the values look log-normalised although `normalize` asks for counts, are negative or not finite, or there
+        If the values look log-normalized although `normalize` asks for counts, are negative or not finite, or there
         are fewer than two different ranks.
+
+    See Also
+    --------
+    sparsesc.pp.cell_sentences : Writes the sentences.
+    sparsesc.pp.sentences_to_expression : Reads sentences by the line.
 
     Notes
     -----
-    R2 is ``1 - SS_res / SS_tot`` of log-normalised expression on the values that are not zero, in sample; `pearson`
-    and `spearman` compare expression with the values of the line (for a falling line, Spearman's coefficient is that
-    of expression and reversed rank over all cells). When not to trust it: a high R2 says that one curve fits the ranked
-    expression of all cells, which any data with similar depth in all cells give; it does not say that differences
-    between cells survive.
+    The line and its score are
+
+    .. math::
+
+        \hat e_{ig} = a + b \log_{10}(1 + r_{ig}), \qquad
+        R^2 = 1 - \frac{\sum (e_{ig} - \hat e_{ig})^2}{\sum (e_{ig} - \bar e)^2},
+
+    where :math:`e_{ig}` is the log-normalized expression of gene :math:`g` in cell :math:`i`, :math:`r_{ig}` its rank
+    in the sentence (0 for the first word), and sums are over the values that are not zero, the same that the line is
+    fitted to. `pearson` and `spearman` compare expression with the values of the line (for a falling line, Spearman's
+    coefficient is that of expression and reversed rank over all cells).
+
+    When not to trust it: a high :math:`R^2` says that one curve fits the ranked expression of all cells, as it does in
+    any data whose cells have similar depth. It does not say that differences between cells survive.
 
     References
     ----------
     Levine et al. (2024), Cell2Sentence: teaching large language models the language of biology, *Proceedings of ICML*.
+
+    Examples
+    --------
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.simulate_programs(n_cells=100, n_genes=200, count_noise="poisson")
+    >>> line = ssc.pp.fit_sentence_line(adata)
+    >>> bool(line.slope < 0), bool(0 < line.r2 < 1)
+    (True, True)
+    >>> ssc.pp.sentences_to_expression(adata, ssc.pp.cell_sentences(adata), line).shape
+    (100, 200)
     """
     check_choice(ties, ORDERED_TIES, name="ties")
     n_fit = n_fit if n_fit is None else check_positive_int(n_fit, name="n_fit")
@@ -86,19 +109,20 @@ def fit_sentence_line(
     check.check_adata(adata)
     rows = count_rows(adata, layer) if normalize else expression_rows(adata, layer)[0]
     order = order_rows(rows, rng=generator if ties == "random" else None)
-    n_per_row = np.diff(rows.indptr)
-    rank = np.arange(rows.nnz) - np.repeat(rows.indptr[:-1], n_per_row)
+    rank = positions_in_rows(rows.indptr)
     values = rows.data[order].astype(np.float64)
     if normalize:
-        total = np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel()
-        values = np.log10(1.0 + values * np.repeat(target_sum / total[n_per_row > 0], n_per_row[n_per_row > 0]))
+        n_per_row = np.diff(rows.indptr)
+        expressed = n_per_row > 0
+        total = np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel()[expressed]
+        values = np.log10(1.0 + values * np.repeat(target_sum / total, n_per_row[expressed]))
     fitted = slice(None) if n_fit is None else rank < n_fit
     x, y = np.log10(1.0 + rank[fitted]), values[fitted]
     if len(y) < 2 or x.min() == x.max():
         msg = "A line needs cells with at least two expressed genes: there are none here (or n_fit is 1)."
         raise ValueError(msg)
     slope, intercept = np.polynomial.polynomial.polyfit(x, y, 1)[::-1]
-    given = intercept + slope * np.log10(1.0 + rank)
+    predicted = intercept + slope * np.log10(1.0 + rank)
     spread = float(((values - values.mean()) ** 2).sum())
     if not spread > 0 or slope == 0:
         msg = "Expression has one value in all cells and genes: there is no line to fit."
@@ -106,9 +130,9 @@ def fit_sentence_line(
     line = SentenceLine(
         intercept=float(intercept),
         slope=float(slope),
-        r2=1.0 - float(((values - given) ** 2).sum()) / spread,
-        pearson=float(stats.pearsonr(values, given).statistic),
-        spearman=float(stats.spearmanr(values, given).statistic),
+        r2=1.0 - float(((values - predicted) ** 2).sum()) / spread,
+        pearson=float(stats.pearsonr(values, predicted).statistic),
+        spearman=float(stats.spearmanr(values, predicted).statistic),
         n_values=len(values),
     )
     _logging.info(

@@ -1,8 +1,8 @@
-"""What rank encodings divide counts by: the median of a gene where it is expressed."""
+"""What rank encodings divide counts by: the median of a gene over the cells that express it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,16 +12,15 @@ from sparsesc._values import listing
 from sparsesc.door._counts import read_mapping
 from sparsesc.door._gene_names import check_coverage
 
-if TYPE_CHECKING:
-    pass
+from ._order import keep_entries
 
 
-def own_medians(counts: sparse.csr_matrix, sizes: np.ndarray, target_sum: float) -> np.ndarray:
-    """Median of the non-zero normalised values of every gene; NaN where there are none."""
+def gene_medians(counts: sparse.csr_matrix, sizes: np.ndarray, target_sum: float) -> np.ndarray:
+    """Median of the non-zero normalized values of every gene; NaN where there are none."""
     n_per_row = np.diff(counts.indptr)
     factor = np.divide(target_sum, sizes, out=np.ones_like(sizes), where=n_per_row > 0)
-    normalised = counts.data * np.repeat(factor, n_per_row)
-    columns = sparse.csr_matrix((normalised, counts.indices, counts.indptr), shape=counts.shape).tocsc()
+    normalized = counts.data * np.repeat(factor, n_per_row)
+    columns = sparse.csr_matrix((normalized, counts.indices, counts.indptr), shape=counts.shape).tocsc()
     median = np.full(counts.shape[1], np.nan)
     for gene in np.flatnonzero(np.diff(columns.indptr)):
         median[gene] = np.median(columns.data[columns.indptr[gene] : columns.indptr[gene + 1]])
@@ -41,8 +40,6 @@ def match_medians(medians: Any, names: pd.Index) -> tuple[np.ndarray, pd.Index]:
 
 
 def over_median(counts: sparse.csr_matrix, median: np.ndarray) -> sparse.csr_matrix:
-    """Counts over medians in float64, without the genes that have none."""
+    """Counts over medians in float64, without the entries of genes that have no median."""
     values = counts.data / median[counts.indices]
-    kept = np.isfinite(values)
-    indptr = np.r_[0, np.cumsum(kept)][counts.indptr]
-    return sparse.csr_matrix((values[kept], counts.indices[kept], indptr), shape=counts.shape)
+    return keep_entries(counts, values, np.isfinite(values))

@@ -10,10 +10,9 @@ from sparsesc import _logging
 from sparsesc._random import describe
 from sparsesc._values import check_positive_int, listing
 from sparsesc.door import _checks as check
-from sparsesc.door import _keys
 from sparsesc.door._counts import LARGEST_LOG, expression_rows, gene_names
 from sparsesc.door._gene_names import check_coverage
-from sparsesc.door._slots import WRITTEN_BY, check_slots_free
+from sparsesc.door._slots import check_slots_free, record
 
 from ._cell_sentences import cell_sentences
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sparsesc._random import RNGLike, SeedLike
+
+_WRITER = "ssc.pp.pool_gene_embeddings"
 
 
 def pool_gene_embeddings(
@@ -39,7 +40,7 @@ def pool_gene_embeddings(
     key_added: str = "X_genept",
     copy: bool = False,
 ) -> AnnData | None:
-    """Embed cells by what is written about their genes: the weighted mean of gene embeddings, or an encoded sentence.
+    r"""Embed cells by what is written about their genes: a weighted mean of gene embeddings, or an encoded sentence.
 
     With `embeddings` this is GenePT-w: the mean of the embeddings of a cell's genes, weighted by expression. With
     `encoder` it is GenePT-s: a text model reads the names of the cell's genes in descending order.
@@ -47,9 +48,9 @@ def pool_gene_embeddings(
     Parameters
     ----------
     adata
-        Cells x genes, log-normalised (for `encoder` counts do as well).
+        Cells x genes, log-normalized (for `encoder`, counts work as well).
     embeddings
-        One vector a gene: a DataFrame (genes x dimensions) or a mapping of names to vectors.
+        One vector per gene: a DataFrame (genes x dimensions) or a mapping of names to vectors.
     encoder
         Takes a list of sentences and returns an array (sentences x dimensions), for example the ``encode`` of a
         sentence model. Give this or `embeddings`.
@@ -71,7 +72,7 @@ def pool_gene_embeddings(
     rng
         Draws the order of ties of sentences.
     key_added
-        Entry of ``obsm`` to write. A result of an earlier call is replaced, anything else refused.
+        Entry of ``obsm`` to write. The result of an earlier call is replaced; anything else of this name is an error.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -80,10 +81,10 @@ def pool_gene_embeddings(
     ``None``, or the copy when ``copy=True``, with
 
     ``obsm[key_added]``
-        Cells x dimensions, float32. Cells that express no gene with an embedding are 0.
+        Cells x dimensions, float32. Rows of cells that express no gene with an embedding are 0.
     ``uns[key_added]``
-        `params`; with `embeddings` also `n_genes_matched`, `coverage` (share of all expression that falls on genes with
-        an embedding) and `unmatched` (genes without one).
+        `params`; with `embeddings` also `n_genes_matched`, `coverage` (share of all expression that comes from genes
+        with an embedding) and `unmatched` (genes without one).
 
     Raises
     ------
@@ -96,23 +97,48 @@ def pool_gene_embeddings(
         vectors differ in length, are not finite, or name a gene twice; if expression is negative; if `encoder` returns
         an array of another shape; if the slots hold what this function did not write.
 
+    See Also
+    --------
+    sparsesc.pp.cell_sentences : The sentences that `encoder` reads.
+    sparsesc.tl.compare_representations : How this embedding compares with others.
+
     Notes
     -----
+    With `embeddings`, the vector of cell :math:`i` is
+
+    .. math:: z_i = \frac{\sum_g x_{ig}\, e_g}{\sum_g x_{ig}},
+
+    with the expression :math:`x_{ig}` and the embedding :math:`e_g` of gene :math:`g`, summed over the genes that have
+    one; `normalize` then divides it by its length.
+
     When not to use it: the mean over hundreds of genes is dominated by those that all cells express, so cells lie close
-    together in it, and rare types may be lost; compare with a PCA of the same expression. The embeddings of gene
-    descriptions hold what was known when they were written, and genes that nobody wrote about carry no meaning.
+    together in it, and rare types may be lost; compare it with a PCA of the same expression. Embeddings of gene
+    descriptions hold what was known when these were written, and those of genes that nobody wrote about mean nothing.
 
     References
     ----------
     Chen and Zou (2025), Simple and effective embedding model for single-cell biology built from ChatGPT, *Nature
     Biomedical Engineering* 9, 483-493.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import sparsesc as ssc
+    >>> from anndata import AnnData
+    >>> expression = pd.DataFrame({"CD3D": [2.0, 0.0], "MS4A1": [0.0, 3.0]}, index=["T cell", "B cell"])
+    >>> adata = AnnData(expression)
+    >>> ssc.pp.pool_gene_embeddings(adata, {"CD3D": [1, 0], "MS4A1": [0, 1]})
+    >>> adata.obsm["X_genept"]
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
     """
     if (embeddings is None) == (encoder is None):
         msg = "Give embeddings (a vector for each gene) or encoder (a function of sentences): one of them."
         raise ValueError(msg)
     check.check_adata(adata)
-    check_slots_free(adata, key_added, "ssc.pp.pool_gene_embeddings", {"obsm": [key_added]})
-    entry: dict[str, Any]
+    check_slots_free(adata, key_added, _WRITER, {"obsm": [key_added]})
+    tables: dict[str, Any] = {}
+    options: dict[str, Any] = {"layer": layer, "gene_key": gene_key, "normalize": bool(normalize)}
     if encoder is not None:
         if not callable(encoder):
             msg = f"encoder must be a function that takes a list of sentences, found {type(encoder).__name__}."
@@ -120,26 +146,18 @@ def pool_gene_embeddings(
         batch_size = check_positive_int(batch_size, name="batch_size")
         sentences = cell_sentences(adata, layer=layer, gene_key=gene_key, n_top=n_top, ties=ties, rng=rng)
         pooled = _encode(encoder, sentences.tolist(), batch_size, progress_bar)
-        asked = {"method": "sentence", "n_top": -1 if n_top is None else n_top, "ties": ties, "rng": describe(rng)}
-        entry = {}
+        options |= {"method": "sentence", "n_top": n_top, "ties": ties, "rng": describe(rng)}
     else:
-        pooled, entry = _weighted_mean(adata, embeddings, layer, gene_key)
-        asked = {"method": "weighted"}
+        pooled, tables = _weighted_mean(adata, embeddings, layer, gene_key)
+        options |= {"method": "weighted"}
     if normalize:
         length = np.linalg.norm(pooled, axis=1, keepdims=True)
         pooled = np.divide(pooled, length, out=np.zeros_like(pooled), where=length > 0)
 
-    adata = check.writable(adata, copy=copy)
-    adata.obsm[key_added] = pooled.astype(np.float32)
-    asked |= {
-        WRITTEN_BY: "ssc.pp.pool_gene_embeddings",
-        "layer": layer or "",
-        "gene_key": gene_key or "",
-        "normalize": bool(normalize),
-    }
-    adata.uns[key_added] = {_keys.PARAMS: asked} | entry
+    slots = {key_added: pooled.astype(np.float32)}
+    result = record(adata, key_added, _WRITER, tables, options, copy=copy, fresh=True, obsm=slots)
     _logging.info(f"pool_gene_embeddings: added obsm['{key_added}'], {pooled.shape[0]} cells x {pooled.shape[1]}")
-    return adata if copy else None
+    return result
 
 
 def _weighted_mean(
@@ -151,18 +169,18 @@ def _weighted_mean(
     rows, _ = expression_rows(adata, layer)
     check_coverage(names.to_numpy(dtype=object), genes, name="embeddings")
     position = names.get_indexer(genes)
-    found = np.flatnonzero(position >= 0)
+    known = np.flatnonzero(position >= 0)
     if rows.nnz and rows.data.max() > LARGEST_LOG:
         _logging.warning(
             "The expression matrix looks like counts that are not log-transformed: a few genes will dominate the mean. "
             "Run sc.pp.normalize_total and sc.pp.log1p, or name another layer."
         )
-    weights = rows[:, found]
+    weights = rows[:, known]
     total = np.asarray(weights.sum(axis=1, dtype=np.float64)).ravel()
-    pooled = np.asarray(weights @ vectors[position[found]])
+    pooled = np.asarray(weights @ vectors[position[known]])
     np.divide(pooled, total[:, None], out=pooled, where=total[:, None] > 0)
     if (total == 0).any():
-        _logging.warning(f"{int((total == 0).sum())} cells express no gene that has an embedding: they are 0.")
+        _logging.warning(f"{int((total == 0).sum())} cells express no gene that has an embedding: their rows are 0.")
     unmatched = genes[position < 0]
     everything = float(rows.data.sum(dtype=np.float64))
     coverage = float(total.sum()) / everything if everything else 0.0
@@ -172,7 +190,7 @@ def _weighted_mean(
             f"{listing(unmatched)}."
         )
     return pooled, {
-        "n_genes_matched": len(found),
+        "n_genes_matched": len(known),
         "coverage": coverage,
         "unmatched": np.sort(unmatched.to_numpy(dtype=object)),
     }
@@ -180,10 +198,10 @@ def _weighted_mean(
 
 def _read_embeddings(embeddings: Any) -> tuple[pd.Index, np.ndarray]:
     if isinstance(embeddings, Mapping):
-        lengths = {np.shape(vector) for vector in embeddings.values()}
-        if len(lengths) != 1 or len(next(iter(lengths))) != 1:
-            shown = listing(sorted(lengths, key=str))
-            msg = f"embeddings must hold one vector a gene, all of one length, found shapes {shown}."
+        shapes = {np.shape(vector) for vector in embeddings.values()}
+        if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+            shown = listing(sorted(shapes, key=str))
+            msg = f"embeddings must hold one vector per gene, all of one length, found shapes {shown}."
             raise ValueError(msg)
         embeddings = pd.DataFrame(np.stack([np.asarray(v) for v in embeddings.values()]), index=list(embeddings))
     if not isinstance(embeddings, pd.DataFrame):
@@ -209,7 +227,7 @@ def _encode(
         part = check.to_float_matrix(encoder(batch), name="what encoder returned")
         if len(part) != len(batch) or (parts and part.shape[1] != parts[0].shape[1]):
             msg = (
-                f"encoder must return one vector for each sentence, all of one length: found shape {part.shape} for "
+                f"encoder must return one vector per sentence, all of one length: found shape {part.shape} for "
                 f"{len(batch)} sentences" + (f", after vectors of {parts[0].shape[1]}." if parts else ".")
             )
             raise ValueError(msg)
@@ -218,5 +236,5 @@ def _encode(
         msg = "adata has no cells: there is nothing to encode."
         raise ValueError(msg)
     out = np.concatenate(parts)
-    out[[not sentence for sentence in sentences]] = 0.0  # an empty sentence means nothing to any model
+    out[[not sentence for sentence in sentences]] = 0.0  # what a model makes of an empty sentence has no meaning
     return out

@@ -11,14 +11,13 @@ from sparsesc import _logging
 from sparsesc._random import as_generator, describe
 from sparsesc._values import as_list, check_choice, check_positive_int, listing
 from sparsesc.door import _checks as check
-from sparsesc.door import _keys
 from sparsesc.door._counts import cell_sizes, count_rows, gene_names
-from sparsesc.door._slots import WRITTEN_BY, check_slots_free
+from sparsesc.door._slots import check_slots_free, record
 
 from . import _study as study
-from ._cell_distances import Correlation, Distances, Euclidean
+from ._distances import Distances, Euclidean, RowCorrelation
 from ._medians import match_medians
-from ._row_ranks import TIES
+from ._order import TIES
 from ._separation import group_weights
 
 if TYPE_CHECKING:
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
     from sparsesc._random import RNGLike, SeedLike
 
 ZEROS = ("last", "ordered", "drop")
+_WRITER = "ssc.tl.rank_fidelity"
 _FEWEST_CELLS = 10  # of a type
 _FEWEST_TYPES = 3
-_RULE_CELLS = 50  # of a type, for tables that repeat the comparison many times
+_RULE_CELLS = 50  # per type, for tables that repeat the comparison many times
 _MAP_DIMENSIONS = 3
 _NEIGHBORS_OF_MAP = 15
 
@@ -61,59 +61,60 @@ def rank_fidelity(
     key_added: str = "rank_fidelity",
     copy: bool = False,
 ) -> AnnData | None:
-    """What is left of cell types when cells become ranks of genes: distances within and between types, and neighbours.
+    r"""Measure how well cell types stay separate when cells become ranks of genes, by distances and neighbors.
 
-    Compares the ranks of :func:`sparsesc.pp.rank_value_encode` with log-normalised expression, its principal
-    components and their UMAP, and with any embedding, by the same cells.
+    Compares the ranks of :func:`sparsesc.pp.rank_value_encode` with log-normalized expression, its principal
+    components and their UMAP, and with any embedding, on the same cells.
 
     Parameters
     ----------
     adata
         Cells x genes, counts.
     groupby
-        Column of ``obs`` with the types of the cells. Cells without one are left out, and so are types with fewer than
-        ten cells.
+        Column of ``obs`` with the types of the cells. Cells without a type and types with fewer than ten cells are left
+        out.
     batch_key
-        Column of ``obs`` with batches, for the share of neighbours from the same batch.
+        Column of ``obs`` with batches, for the share of neighbors from the same batch.
     use_reps
-        Entries of ``obsm`` to compare as well, for example Geneformer's embedding. One with up to three dimensions is
-        taken as a map; of the others a UMAP is compared beside the embedding.
+        Entries of ``obsm`` to compare as well, for example Geneformer's embedding. An entry with up to three dimensions
+        counts as a map; of the others, a UMAP is compared as well.
     layer
         Layer of counts to read instead of ``X``.
     mask_var
         Column of ``var`` with the genes to use, for example ``"highly_variable"``; ``None``: all.
     medians
-        What counts are divided by, see :func:`sparsesc.pp.rank_value_encode`; ``None``: from these cells.
+        Medians to divide counts by, see :func:`sparsesc.pp.rank_value_encode`; ``None``: from these cells.
     gene_key
         Column of ``var`` with the names that `medians` uses; ``None``: ``var_names``.
     size_key
         Column of ``obs`` with the total counts of each cell, for data that hold only some of the genes; ``None``: the
-        sum over all genes that are there.
+        sum over all genes in `adata`.
     ties
         Rank of equal values. With the default and ``zeros="last"`` the distance is one minus Spearman's coefficient.
     zeros
-        ``"last"``: genes without counts share the mean of the last ranks. ``"ordered"``: they are numbered like other
-        ties by ``ties="first"`` or ``"random"``. ``"drop"``: only genes that both cells express are correlated.
+        ``"last"``: genes without counts share the mean of the last ranks. ``"ordered"``: they are numbered one by one,
+        like other ties, with ``ties="first"`` or ``"random"``. ``"drop"``: the correlation is over genes that both
+        cells express.
     n_cells
-        Cells to draw of each type, the study's cells; ``None``: all.
+        Cells to draw of each type; these are the cells of the study. ``None``: all.
     n_compared
-        Of these, cells of each type whose pairs are compared and whose neighbours (among all of the study's) are found.
-        Two types give ``n_compared**2`` pairs.
+        How many of these, per type, enter pairs and get neighbors (among all cells of the study). Two types give
+        ``n_compared**2`` pairs.
     n_neighbors
-        Neighbours of a cell.
+        Neighbors of a cell.
     n_bins
         Bins of detected genes, of equal size within each type.
     thinning
-        Shares of the counts to keep in thinned cells, beside 1.
+        Shares of the counts to keep in thinned cells, in addition to 1.
     n_pcs
         Principal components of expression.
     rank_map
-        Also compare a UMAP of the ranks (of their principal components), which tells what the map does from what the
-        encoding does.
+        Also compare a UMAP of the ranks (of their principal components), to separate the effect of the map from that of
+        the encoding.
     n_outliers
-        Outliers of each kind and measure to list.
+        How many outliers of each kind and measure to list.
     n_boot
-        Bootstrap samples of types for intervals.
+        Bootstrap samples of types, for the intervals.
     rng
         Draws cells, ties, thinned counts, maps and bootstrap samples.
     key_added
@@ -124,93 +125,125 @@ def rank_fidelity(
     Returns
     -------
     ``None``, or the copy when ``copy=True``, with the following in ``uns[key_added]``. A `measure` is ``"rank"`` (one
-    minus the correlation of ranks), ``"expression"`` (one minus Pearson's correlation of log-normalised expression),
+    minus the correlation of ranks), ``"expression"`` (one minus Pearson's correlation of log-normalized expression),
     ``"expression_pca"``, ``"expression_umap"``, ``"rank_umap"``, an entry of `use_reps`, or its ``"_umap"`` (all
     Euclidean).
 
     ``"summary"``
-        One row a measure: `n_within` (types), `n_between` (pairs of types), `within` and `between` (medians over these
-        of the median distance), and three effect sizes with the ends of their 95 % intervals over types (`_low`,
-        `_high`): `auroc` (a type's own median against those between types), `cohen_d`, `ratio` (`within` over
-        `between`); and the same less those of ``"rank"`` (`auroc_vs_rank`, ...).
+        One row per measure: `n_within` (types), `n_between` (pairs of types), `within` and `between` (medians of
+        the median distance over these), and three effect sizes with the ends of their 95 % intervals over types
+        (`_low`, `_high`): `auroc` (medians within types against those between types), `cohen_d`, `ratio` (`within` over
+        `between`); and their differences from those of ``"rank"`` (`auroc_vs_rank`, ...).
     ``"pairs"``
-        One row a measure and pair of types: `group_a`, `group_b`, `within`, `distance` (median), `n_pairs` (of cells),
-        `score` (robust z: how much nearer two types are than others, or how much looser one type is).
+        One row per measure and pair of types: `group_a`, `group_b`, `within`, `distance` (median), `n_pairs` (of
+        cells), `score` (robust z: how much closer two types are than other
+        pairs, or how much wider one type is than others).
     ``"outliers"``
         The largest scores, by `measure` and `kind`: ``"different types alike"`` and ``"type unlike itself"``, with
-        `distance`, and `within_a` and `within_b`, the distances within either type.
+        `distance`, and `within_a` and `within_b`, the distances within the two types.
     ``"neighbors"``, ``"neighbor_groups"``
-        Share of neighbours of the same type (`same_group`) and of the same batch (`same_batch`), as means over types
+        Share of neighbors of the same type (`same_group`) and of the same batch (`same_batch`), as means over types
         with intervals, and by `group`; `same_group_expected` is the share among all cells, `same_batch_expected`
         that if batches were mixed within types. For ranks, expression, components and embeddings; not for maps.
     ``"rules"``
-        Effect sizes under ten rules for ties, zeros and medians, in up to 50 cells of each type.
+        Effect sizes under ten rules for ties, zeros and medians, on up to 50 cells of each type.
     ``"sparsity"``
         Effect sizes by bins of detected genes (`level` 1: fewest) and by thinning (`level`: share kept), `n_genes`
-        (detected in the median cell), and `self_correlation` (a thinned cell with itself before). Beside ``"rank"``
-        and ``"expression"``: ``"rank, zeros at random"``.
+        (detected in the median cell), and `self_correlation` (of a cell before and after thinning). Its measures are
+        ``"rank"``, ``"expression"`` and ``"rank, zeros at random"``; by bins also components and maps.
     ``"params"``
-        What was asked, and how many cells there were.
+        The options, and the numbers of cells and genes.
 
     Raises
     ------
     KeyError
         If a column, layer or embedding does not exist.
     ValueError
-        If the values are no counts, there are fewer than three types with ten cells, an option is out of its range, or
+        If the values are not counts, there are fewer than three types with ten cells, an option is out of its range, or
         the slot holds what this function did not write.
+
+    See Also
+    --------
+    sparsesc.pp.rank_value_encode : Makes the ranks.
+    sparsesc.get.rank_fidelity : Reads the tables.
+    sparsesc.pl.rank_fidelity : Draws them.
+    sparsesc.tl.compare_representations : Compares embeddings by other scores.
 
     Notes
     -----
-    Effect sizes compare the shape of distances, not their units. A UMAP pulls neighbours together, so that any measure
+    With :math:`w_a`, the median distance between cells of type :math:`a`, and :math:`b_{ab}`, that between cells of two
+    types, the effect sizes are
+
+    .. math::
+
+        \mathrm{auroc} = P(w < b) + \tfrac{1}{2} P(w = b), \qquad
+        d = \frac{\bar b - \bar w}{s}, \qquad
+        \mathrm{ratio} = \frac{\mathrm{median}(w)}{\mathrm{median}(b)},
+
+    where :math:`s` is the pooled standard deviation (`cohen_d`). Well separated types have a large `auroc` and
+    `cohen_d`, and a small `ratio`.
+
+    Effect sizes compare the shape of distances, not their units. A UMAP pulls neighbors together, so that any measure
     looks better as a map: compare maps with maps (`rank_map`), and ``"rank"`` with ``"expression"``.
 
-    When not to trust it: types that were called from expression favour expression; where types and batches coincide, no
-    measure can tell them apart. Intervals are over types: with fewer than ten they are rough. Thinning takes counts
+    When not to trust it: types that were called from expression favor expression; where types and batches coincide, no
+    measure can separate the two. Intervals are over types: with fewer than ten they are rough. Thinning removes counts
     at random, while real shallow cells also differ in quality.
 
     References
     ----------
     Theodoris et al. (2023), *Nature* 618, 616-624 (the encoding). McInnes, Healy and Melville (2018), UMAP,
     arXiv:1802.03426.
+
+    Examples
+    --------
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.simulate_programs(n_cells=200, n_genes=100, n_types=4, count_noise="poisson")
+    >>> ssc.tl.rank_fidelity(adata, "type", n_compared=20, n_pcs=10, n_boot=50)
+    >>> summary = adata.uns["rank_fidelity"]["summary"].set_index("measure")
+    >>> summary.index.tolist()
+    ['rank', 'expression', 'expression_pca', 'expression_umap']
+    >>> bool(summary.loc["rank", "ratio"] < 1)  # cells of one type are closer than cells of two
+    True
     """
     check_choice(ties, TIES, name="ties")
     check_choice(zeros, ZEROS, name="zeros")
     n_cells = n_cells if n_cells is None else check_positive_int(n_cells, name="n_cells")
     counted = {"n_compared": n_compared, "n_neighbors": n_neighbors, "n_bins": n_bins, "n_pcs": n_pcs}
-    for name, value in (counted | {"n_outliers": n_outliers, "n_boot": n_boot}).items():
+    counted |= {"n_outliers": n_outliers, "n_boot": n_boot}
+    for name, value in counted.items():
         check_positive_int(value, name=name)
     fractions = _fractions(thinning)
     generator = as_generator(rng)
     check.check_adata(adata)
-    check_slots_free(adata, key_added, "ssc.tl.rank_fidelity", {})
+    check_slots_free(adata, key_added, _WRITER, {})
     embeddings = {name: check.get_rep(adata, name) for name in as_list(use_reps)}
     taken = {study.RANK, study.EXPRESSION, "rank_umap", "expression_pca", "expression_umap"} & set(embeddings)
     if taken:
         msg = f"use_reps {listing(taken)} have names of measures: rename these entries of obsm."
         raise ValueError(msg)
-    chosen, n_first, names = _draw(check.get_obs_column(adata, groupby), groupby, n_cells, n_compared, generator)
-    cells, given, chosen = _read(
+    chosen, n_first, names = _choose_cells(
+        check.get_obs_column(adata, groupby), groupby, n_cells, n_compared, generator
+    )
+    cells, given, chosen = _read_cells(
         adata, chosen, n_first, names, groupby, batch_key, layer, mask_var, medians, gene_key, size_key, n_neighbors
     )
-    median = study.medians_of(cells, given)
+    median = study.medians_for(cells, given)
 
-    logs = study.log_normalised(cells.counts, cells.totals)
+    logs = study.log_normalized(cells.counts, cells.totals)
     pca = _pca(logs, n_pcs, generator)
     rank = study.rank_distances(cells.counts, median, ties, zeros, generator)
     direct: dict[str, Distances] = {
         study.RANK: rank,
-        study.EXPRESSION: Correlation(logs),
+        study.EXPRESSION: RowCorrelation(logs),
         "expression_pca": Euclidean(pca),
     }
     maps = {"expression_umap": _umap(pca, generator)}
     if rank_map:
-        ranked = rank.standard_rows() if isinstance(rank, Correlation) else None
-        if ranked is None:
+        if not isinstance(rank, RowCorrelation):
             msg = "rank_map needs ranks for all genes: zeros='last' or 'ordered', not 'drop'."
             raise ValueError(msg)
-        maps["rank_umap"] = _umap(_pca(ranked, n_pcs, generator), generator)
-        del ranked
+        maps["rank_umap"] = _umap(_pca(rank.standard_rows(), n_pcs, generator), generator)
     for name, rep in embeddings.items():
         if rep.shape[1] <= _MAP_DIMENSIONS:
             maps[name] = rep[chosen]
@@ -221,13 +254,12 @@ def rank_fidelity(
     weights = group_weights(len(cells.names), n_boot, generator)
     effects = study.Effects(weights)
     everything = direct | {name: Euclidean(map_[: cells.n_compared]) for name, map_ in maps.items()}
-    tables = dict.fromkeys(_keys.RANK_FIDELITY_TABLES, pd.DataFrame())
-    tables["pairs"], tables["summary"], tables["outliers"] = study.compare_types(cells, everything, effects, n_outliers)
-    tables["neighbors"], tables["neighbor_groups"] = study.compare_neighbors(cells, direct, n_neighbors, weights)
+    pairs, summary, outliers = study.compare_types(cells, everything, effects, n_outliers)
+    neighbors, neighbor_groups = study.compare_neighbors(cells, direct, n_neighbors, weights)
     del direct, everything, rank, logs
     few = _first_of_each(cells.groups[: cells.n_compared], _RULE_CELLS)
-    tables["rules"] = study.compare_rules(cells.take(few), given, effects, generator)
-    tables["sparsity"] = study.compare_sparsity(
+    rules = study.compare_rules(cells.take(few), given, effects, generator)
+    sparsity = study.compare_sparsity(
         cells,
         _bins(cells, n_bins),
         {"expression_pca": pca} | maps,
@@ -239,21 +271,51 @@ def rank_fidelity(
         generator,
     )
 
-    adata = check.writable(adata, copy=copy)
-    asked: dict[str, Any] = {WRITTEN_BY: "ssc.tl.rank_fidelity", "groupby": groupby, "batch_key": batch_key or ""}
-    asked |= {"use_reps": np.array(list(embeddings), dtype=object), "layer": layer or "", "mask_var": mask_var or ""}
-    asked |= {"medians": "given" if given is not None else "data", "gene_key": gene_key or ""}
-    asked |= {"size_key": size_key or ""}
-    asked |= {"ties": ties, "zeros": zeros, "n_cells": -1 if n_cells is None else n_cells} | counted
-    asked |= {"thinning": np.array(fractions), "rank_map": bool(rank_map), "n_boot": n_boot, "rng": describe(rng)}
-    asked |= {
-        "n_used": len(cells.groups),
-        "n_used_compared": cells.n_compared,
-        "n_genes": int(np.isfinite(median).sum()),
-    }
-    adata.uns[key_added] = tables | {_keys.PARAMS: asked}
-    _report(tables, cells, key_added)
-    return adata if copy else None
+    result = record(
+        adata,
+        key_added,
+        _WRITER,
+        {
+            "summary": summary,
+            "pairs": pairs,
+            "outliers": outliers,
+            "neighbors": neighbors,
+            "neighbor_groups": neighbor_groups,
+            "rules": rules,
+            "sparsity": sparsity,
+        },
+        counted
+        | {
+            "groupby": groupby,
+            "batch_key": batch_key,
+            "use_reps": list(embeddings),
+            "layer": layer,
+            "mask_var": mask_var,
+            "medians": "data" if given is None else "given",
+            "gene_key": gene_key,
+            "size_key": size_key,
+            "ties": ties,
+            "zeros": zeros,
+            "n_cells": n_cells,
+            "thinning": list(fractions),
+            "rank_map": bool(rank_map),
+            "rng": describe(rng),
+            "n_used": len(cells.groups),
+            "n_used_compared": cells.n_compared,
+            "n_genes": int(np.isfinite(median).sum()),
+        },
+        copy=copy,
+        fresh=True,
+    )
+    shown = ", ".join(
+        f"{name} {auroc:.3f} ({ratio:.2f})"
+        for name, auroc, ratio in summary[["measure", "auroc", "ratio"]].itertuples(index=False)
+    )
+    _logging.info(
+        f"rank_fidelity: {len(cells.groups)} cells of {len(cells.names)} types; AUROC of types (distance within over "
+        f"between): {shown}; added uns['{key_added}']"
+    )
+    return result
 
 
 def _fractions(thinning: Sequence[float]) -> tuple[float, ...]:
@@ -264,10 +326,10 @@ def _fractions(thinning: Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted({1.0, *values.tolist()}, reverse=True))
 
 
-def _draw(
+def _choose_cells(
     column: pd.Series, groupby: str, n_cells: int | None, n_compared: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, int, np.ndarray]:
-    """Positions of the study's cells, those to compare first and sorted by type; their number; names of the types."""
+    """Positions of the cells of the study (those to compare first, by type), how many are compared, and the types."""
     labels = column.astype(object).where(column.notna(), None).map(str, na_action="ignore")
     sizes = labels.value_counts()
     small = sizes.index[sizes < _FEWEST_CELLS]
@@ -292,7 +354,7 @@ def _draw(
     return np.concatenate([first, *others]), len(first), names
 
 
-def _read(
+def _read_cells(
     adata: AnnData,
     chosen: np.ndarray,
     n_first: int,
@@ -305,8 +367,8 @@ def _read(
     gene_key: str | None,
     size_key: str | None,
     n_neighbors: int,
-) -> tuple[study.Cells, np.ndarray | None, np.ndarray]:
-    """The study's cells, the medians that were given, and the positions of the cells in `adata`."""
+) -> tuple[study.TypedCells, np.ndarray | None, np.ndarray]:
+    """The cells of the study, the medians that the user gave, and the positions of the cells in `adata`."""
     batches = None if batch_key is None else check.get_obs_column(adata, batch_key)
     if batches is not None and batches.isna().any():
         msg = f"adata.obs[{batch_key!r}] has no value for {int(batches.isna().sum())} cells. Drop them first."
@@ -332,21 +394,21 @@ def _read(
     if not usable.all():
         _logging.warning(f"{int((~usable).sum())} cells express fewer than two of the genes and are left out.")
         counts, totals, chosen, n_first = counts[usable], totals[usable], chosen[usable], int(usable[:n_first].sum())
-    label = np.asarray(adata.obs[groupby].astype(str), dtype=object)[chosen]
-    groups = pd.Categorical(label, categories=names).codes.astype(np.int64)
-    left = np.bincount(groups[:n_first], minlength=len(names))
-    if (left < 2).any():
-        msg = f"Too few cells express any of the genes in {listing(names[left < 2])}. Leave these types out."
+    labels = np.asarray(adata.obs[groupby].astype(str), dtype=object)[chosen]
+    groups = pd.Categorical(labels, categories=names).codes.astype(np.int64)
+    sizes = np.bincount(groups[:n_first], minlength=len(names))
+    if (sizes < 2).any():
+        msg = f"Too few cells express any of the genes in {listing(names[sizes < 2])}. Leave these types out."
         raise ValueError(msg)
     if n_neighbors >= len(groups):
         msg = f"n_neighbors={n_neighbors} must be below the number of cells ({len(groups)})."
         raise ValueError(msg)
     codes = None if batches is None else pd.factorize(batches.to_numpy()[chosen])[0].astype(np.int64)
-    return study.Cells(counts, totals, groups, codes, n_first, names), given, chosen
+    return study.TypedCells(counts, totals, groups, codes, n_first, names), given, chosen
 
 
 def _pca(matrix: sparse.csr_matrix | np.ndarray, n_pcs: int, rng: np.random.Generator) -> np.ndarray:
-    """Principal components; of rows x columns by the columns' covariance."""
+    """Principal components of the rows."""
     import scanpy as sc
 
     n_pcs = min(n_pcs, min(matrix.shape) - 1)
@@ -354,13 +416,13 @@ def _pca(matrix: sparse.csr_matrix | np.ndarray, n_pcs: int, rng: np.random.Gene
 
 
 def _umap(coordinates: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """UMAP with scanpy's defaults, on exact neighbours."""
+    """UMAP with scanpy's defaults, on exact neighbors."""
     import scanpy as sc
     from anndata import AnnData
 
     seed = int(rng.integers(2**31))
     held = AnnData(np.asarray(coordinates, dtype=np.float32))
-    # exact neighbours: approximate ones would change from machine to machine
+    # exact neighbors: approximate ones would differ between machines
     n_neighbors = min(_NEIGHBORS_OF_MAP, len(coordinates) - 1)
     sc.pp.neighbors(held, n_neighbors=n_neighbors, use_rep="X", transformer="sklearn", random_state=seed)
     sc.tl.umap(held, random_state=seed)
@@ -373,8 +435,8 @@ def _first_of_each(groups: np.ndarray, n: int) -> np.ndarray:
     return np.flatnonzero(place < n)
 
 
-def _bins(cells: study.Cells, n_bins: int) -> list[np.ndarray]:
-    """Cells of each bin of detected genes, bins being of equal size within a type, so that each bin has all types."""
+def _bins(cells: study.TypedCells, n_bins: int) -> list[np.ndarray]:
+    """Cells of each bin of detected genes. Bins have equal sizes within a type, so that each has all types."""
     detected = np.diff(cells.counts.indptr)
     share = pd.Series(detected).groupby(cells.groups).rank(method="first", pct=True).to_numpy()
     number = np.minimum((share * n_bins - 1e-9).astype(int), n_bins - 1)
@@ -385,14 +447,5 @@ def _bins(cells: study.Cells, n_bins: int) -> list[np.ndarray]:
 def _whole(counts: sparse.csr_matrix) -> bool:
     if bool((counts.data == np.floor(counts.data)).all()):
         return True
-    _logging.warning("The values are not whole numbers, so that they cannot be thinned: only bins are compared.")
+    _logging.warning("The values are not whole numbers and cannot be thinned: only bins are compared.")
     return False
-
-
-def _report(tables: dict[str, pd.DataFrame], cells: study.Cells, key: str) -> None:
-    table = tables["summary"].set_index("measure")
-    shown = ", ".join(f"{name} {row['auroc']:.3f} ({row['ratio']:.2f})" for name, row in table.iterrows())
-    _logging.info(
-        f"rank_fidelity: {len(cells.groups)} cells of {len(cells.names)} types; AUROC of types (distance within over "
-        f"between): {shown}; added uns['{key}']"
-    )

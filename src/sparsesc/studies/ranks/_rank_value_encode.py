@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from sparsesc import _logging
 from sparsesc._random import as_generator, describe
@@ -14,15 +13,17 @@ from sparsesc._values import check_choice, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._counts import cell_sizes, check_target_sum, count_rows, gene_names
-from sparsesc.door._slots import WRITTEN_BY, check_slots_free
+from sparsesc.door._slots import check_slots_free, record
 
-from ._medians import match_medians, over_median, own_medians
-from ._row_ranks import TIES, order_rows, rank_rows
+from ._medians import gene_medians, match_medians, over_median
+from ._order import TIES, keep_entries, order_rows, positions_in_rows, rank_of_zeros, rank_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from sparsesc._random import RNGLike, SeedLike
+
+_WRITER = "ssc.pp.rank_value_encode"
 
 
 def rank_value_encode(
@@ -40,10 +41,10 @@ def rank_value_encode(
     key_added: str = "rank",
     copy: bool = False,
 ) -> AnnData | None:
-    """Rank the genes of every cell as Geneformer does: counts over the gene's median, largest first.
+    r"""Rank the genes of every cell as Geneformer does: counts over the gene's median, largest first.
 
-    A cell's counts are brought to `target_sum`, divided by each gene's median over its non-zero values in a corpus,
-    and put in descending order. Only expressed genes are ranked.
+    The counts of a cell are scaled to `target_sum`, divided by the median of each gene over its non-zero values in a
+    corpus, and put in descending order. Only expressed genes are ranked.
 
     Parameters
     ----------
@@ -52,26 +53,25 @@ def rank_value_encode(
     layer
         Layer of counts to read instead of ``X``.
     medians
-        Median of the non-zero normalised values of each gene in a corpus: a mapping, a Series, or a JSON file such as
+        Median of the non-zero normalized values of each gene in a corpus: a mapping, a Series, or a JSON file such as
         Geneformer's, which has Ensembl ids. Genes without a median get no rank. ``None``: from these cells.
     gene_key
         Column of ``var`` with the names that `medians` uses; ``None``: ``var_names``.
     size_key
         Column of ``obs`` with the total counts of each cell, for data that hold only some of the genes. ``None``: the
-        sum over the genes that are there. Used for medians from these cells alone (see Notes).
+        sum over the genes in `adata`. Only used for medians from these cells (see Notes).
     target_sum
         Counts per cell that medians refer to.
     n_top
         Ranks to keep in each cell (2,048, later 4,096, in Geneformer); ``None`` keeps all.
     ties
         Genes of equal value in a cell: ``"first"`` numbers them in the order of ``var_names``, ``"random"`` in an
-        order that `rng` draws, ``"average"`` gives all of them the mean of their ranks, ``"min"`` the smallest. Where
-        equal values stand on both sides of the cut at `n_top`, those first in ``var_names`` (in the order drawn, with
-        ``"random"``) are kept.
+        order that `rng` draws, ``"average"`` gives all of them the mean of their ranks, ``"min"`` the smallest. If
+        the cut at `n_top` falls among equal values, those first in ``var_names`` (or in the random order) are kept.
     zeros
-        ``"drop"``: genes with no counts have no rank. ``"last"``: they follow all others as one block of ties, whose
-        rank is written to ``obs``: its smallest with ``ties="min"``, otherwise its mean, which is also what a random
-        order gives on average. Genes without a median are in neither.
+        ``"drop"``: genes without counts have no rank. ``"last"``: they follow all others as one block of ties, and its
+        rank is written to ``obs``: the smallest with ``ties="min"``, otherwise the mean, which is also what a random
+        order gives on average. Genes without a median have no rank in either case.
     rng
         Draws the order of ties with ``ties="random"``.
     key_added
@@ -89,7 +89,7 @@ def rank_value_encode(
     ``obs["{key_added}_n_genes"]``
         Genes with a rank before the cut at `n_top`.
     ``obs["{key_added}_zeros"]``
-        With ``zeros="last"``, the rank that all genes without counts share (NaN in cells that have none).
+        With ``zeros="last"``: the rank that all genes without counts share (NaN in cells that express all genes).
     ``var["{key_added}_median"]``
         What each gene was divided by; NaN for genes that are not ranked.
     ``uns[key_added]``
@@ -98,28 +98,59 @@ def rank_value_encode(
     Raises
     ------
     FileNotFoundError, TypeError
-        If `medians` is a file that is not there, or nothing that holds medians.
+        If `medians` is a file that does not exist, or is of a type that cannot hold medians.
     KeyError
         If `layer`, `gene_key` or `size_key` does not exist.
     ValueError
-        If the values look log-normalised, are negative or not finite; if gene names repeat; if medians are not
+        If the values look log-normalized, are negative or not finite; if gene names repeat; if medians are not
         positive or are for other genes; if an option is out of its range; if the slots hold what this function did
         not write.
 
+    See Also
+    --------
+    sparsesc.pp.ranked_genes : The genes of a cell in the order of their ranks, or as tokens.
+    sparsesc.pp.cell_sentences : The order of the counts themselves, as text.
+    sparsesc.tl.rank_fidelity : How well ranks keep cell types apart.
+
     Notes
     -----
-    All values of a cell share the factor ``target_sum / total``, so it cannot change their order. Values are compared
-    as count over median, where ties are exact; `target_sum` and the totals act through medians from these cells only.
+    The rank of gene :math:`g` in cell :math:`i` is
 
-    When not to use it: ranks forget how much more one gene is expressed than the next, and in sparse cells most genes
-    have one count, so that beyond the first few dozen the order is that of the medians and of the ties. For a
-    distance between cells, log-normalised expression usually serves better. Medians from one data set are not those of
-    Geneformer's corpus: for its tokens pass its dictionary. Its later versions add special tokens around a cell; none
-    are added here.
+    .. math:: r_{ig} = 1 + \left|\left\{h : v_{ih} > v_{ig}\right\}\right|, \qquad v_{ig} = \frac{x_{ig}}{m_g},
+
+    where :math:`x_{ig}` are counts, :math:`m_g` is the median of the gene, and :math:`h` runs over the expressed genes
+    of the cell; `ties` decides between equal values.
+
+    All values of a cell share the factor ``target_sum / total``, so it cannot change their order. Counts over medians
+    are compared without it, so that ties are exact; `target_sum` and the totals only matter for medians from these
+    cells.
+
+    When not to use it: ranks forget how much more one gene is expressed than the next. In sparse cells most expressed
+    genes have one count, so that beyond the first few dozen genes the medians and the ties decide the order. For
+    distances between cells, log-normalized expression usually serves better. Medians from one data set are not those
+    of Geneformer's corpus: for its tokens pass its dictionary. Its later versions add special tokens around a cell;
+    none are added here.
 
     References
     ----------
     Theodoris et al. (2023), Transfer learning enables predictions in network biology, *Nature* 618, 616-624.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import sparsesc as ssc
+    >>> from anndata import AnnData
+    >>> counts = pd.DataFrame(
+    ...     {"ACTB": [50, 40, 60], "CD3D": [4, 0, 0], "MS4A1": [0, 5, 0], "LYZ": [0, 0, 20]},
+    ...     index=["T cell", "B cell", "monocyte"],
+    ... )
+    >>> adata = AnnData(counts)
+    >>> ssc.pp.rank_value_encode(adata, medians={"ACTB": 50, "CD3D": 1, "MS4A1": 1, "LYZ": 5})
+    >>> ssc.pp.ranked_genes(adata).str.join(" > ")
+    T cell       CD3D > ACTB
+    B cell      MS4A1 > ACTB
+    monocyte      LYZ > ACTB
+    Name: rank, dtype: ...
     """
     check_choice(ties, TIES, name="ties")
     check_choice(zeros, ("drop", "last"), name="zeros")
@@ -133,11 +164,11 @@ def rank_value_encode(
     check_slots_free(
         adata,
         key_added,
-        "ssc.pp.rank_value_encode",
+        _WRITER,
         {"layers": [key_added], "obs": [slots.n_genes, slots.zeros], "var": [slots.median]},
     )
     if medians is None:
-        median = own_medians(counts, cell_sizes(adata, counts, size_key), target_sum)
+        median = gene_medians(counts, cell_sizes(adata, counts, size_key), target_sum)
         unmatched = names[:0]
     else:
         median, unmatched = match_medians(medians, names)
@@ -146,50 +177,38 @@ def rank_value_encode(
     order = order_rows(scaled, rng=generator if ties == "random" else None)
     ranks = rank_rows(scaled, order, ties=ties)
     n_ranked = np.diff(scaled.indptr)
-    layer_added = _cut(scaled, ranks, order, n_top)
+    kept = np.ones(len(ranks), bool)
+    if n_top is not None:
+        kept[order] = positions_in_rows(scaled.indptr) < n_top
+    n_known = int(np.isfinite(median).sum())
 
-    adata = check.writable(adata, copy=copy)
-    adata.layers[slots.key] = layer_added
-    adata.obs[slots.n_genes] = n_ranked.astype(np.int64)
-    if zeros == "last":
-        adata.obs[slots.zeros] = _rank_of_zeros(n_ranked, int(np.isfinite(median).sum()), smallest=ties == "min")
-    elif slots.zeros in adata.obs:  # of an earlier run under this name
-        del adata.obs[slots.zeros]  # type: ignore[union-attr]
-    adata.var[slots.median] = median
-    adata.uns[slots.key] = {
-        _keys.PARAMS: {
-            WRITTEN_BY: "ssc.pp.rank_value_encode",
-            "layer": layer or "",
-            "medians": "given" if medians is not None else "data",
-            "gene_key": gene_key or "",
-            "size_key": size_key or "",
+    result = record(
+        adata,
+        key_added,
+        _WRITER,
+        {"unmatched": np.sort(unmatched.to_numpy(dtype=object))},
+        {
+            "layer": layer,
+            "medians": "data" if medians is None else "given",
+            "gene_key": gene_key,
+            "size_key": size_key,
             "target_sum": float(target_sum),
-            "n_top": -1 if n_top is None else n_top,
+            "n_top": n_top,
             "ties": ties,
             "zeros": zeros,
             "rng": describe(rng),
         },
-        "unmatched": np.sort(unmatched.to_numpy(dtype=object)),
-    }
+        copy=copy,
+        fresh=True,
+        layers={slots.key: keep_entries(scaled, ranks.astype(np.float32), kept)},
+        obs={
+            slots.n_genes: n_ranked.astype(np.int64),
+            slots.zeros: rank_of_zeros(n_ranked, n_known, ties=ties) if zeros == "last" else None,
+        },
+        var={slots.median: median},
+    )
     _report(slots, n_ranked, unmatched, adata.n_vars)
-    return adata if copy else None
-
-
-def _cut(scaled: sparse.csr_matrix, ranks: np.ndarray, order: np.ndarray, n_top: int | None) -> sparse.csr_matrix:
-    """Ranks of the first `n_top` entries of every row, by `order`."""
-    n_per_row = np.diff(scaled.indptr)
-    kept = np.ones(len(ranks), bool)
-    if n_top is not None and (n_per_row > n_top).any():
-        position = np.arange(len(ranks)) - np.repeat(scaled.indptr[:-1], n_per_row)
-        kept[order] = position < n_top
-    indptr = np.r_[0, np.cumsum(kept)][scaled.indptr]
-    return sparse.csr_matrix((ranks[kept].astype(np.float32), scaled.indices[kept], indptr), shape=scaled.shape)
-
-
-def _rank_of_zeros(n_ranked: np.ndarray, n_genes: int, *, smallest: bool) -> np.ndarray:
-    n_zeros = n_genes - n_ranked
-    rank = n_ranked + (1.0 if smallest else 0.5 * (n_zeros + 1))
-    return np.where(n_zeros > 0, rank, np.nan)
+    return result
 
 
 def _report(slots: _keys.RankKeys, n_ranked: np.ndarray, unmatched: pd.Index, n_genes: int) -> None:

@@ -15,7 +15,7 @@ from sparsesc.door import _keys
 from sparsesc.door._counts import gene_names, read_mapping
 from sparsesc.door._gene_names import check_coverage
 
-from ._row_ranks import order_rows
+from ._order import order_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,7 +29,7 @@ def ranked_genes(
     gene_key: str | None = None,
     tokens: Mapping[str, int] | pd.Series | str | Path | None = None,
 ) -> pd.Series:
-    """The genes of cells in the order of their ranks, as names or as tokens.
+    """List the genes of each cell in the order of their ranks, as names or as tokens.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def ranked_genes(
 
     Returns
     -------
-    One array a cell, indexed by the names of the cells: names of genes, or with `tokens` their int64 tokens, the
-    highest expressed (rank 1) first. Genes that share a rank are in the order of ``var_names``.
+    One array per cell, indexed by the names of the cells: names of genes, or with `tokens` their int64 tokens, rank 1
+    first. Genes that share a rank are in the order of ``var_names``.
 
     Raises
     ------
@@ -56,6 +56,24 @@ def ranked_genes(
         If there is no such encoding or cell.
     ValueError
         If the dictionary of tokens is for other genes, or holds numbers that are not whole.
+
+    See Also
+    --------
+    sparsesc.pp.rank_value_encode : Ranks the genes.
+    sparsesc.pp.cell_sentences : Sentences from counts, without medians.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import sparsesc as ssc
+    >>> from anndata import AnnData
+    >>> counts = pd.DataFrame({"CD3D": [6, 1], "MS4A1": [0, 8], "ACTB": [2, 2]}, index=["T cell", "B cell"])
+    >>> adata = AnnData(counts)
+    >>> ssc.pp.rank_value_encode(adata)
+    >>> list(ssc.pp.ranked_genes(adata)["B cell"])
+    ['MS4A1', 'ACTB', 'CD3D']
+    >>> ssc.pp.ranked_genes(adata, "T cell", tokens={"CD3D": 10, "MS4A1": 11, "ACTB": 12})["T cell"].tolist()
+    [10, 12]
     """
     check.check_adata(adata)
     if key not in adata.layers or key not in adata.uns:
@@ -66,26 +84,24 @@ def ranked_genes(
     if cells is None:
         rows = np.arange(adata.n_obs)
     else:
-        asked = as_list(cells)
-        rows = adata.obs_names.get_indexer(asked)
+        names = pd.Index(as_list(cells))
+        rows = adata.obs_names.get_indexer(names)
         if (rows < 0).any():
-            missing = [cell for cell, row in zip(asked, rows, strict=True) if row < 0]
-            msg = f"Did not find the cells {listing(missing)}. There are {listing(adata.obs_names[:4])} ..."
+            msg = f"Did not find the cells {listing(names[rows < 0])}. There are {listing(adata.obs_names[:4])} ..."
             raise KeyError(msg)
     if gene_key is None and tokens is not None:
-        gene_key = str(adata.uns[key][_keys.PARAMS]["gene_key"]) or None
+        gene_key = adata.uns[key][_keys.PARAMS].get("gene_key")
     names = gene_names(adata, gene_key)
     ranks = sparse.csr_matrix(adata.layers[key])[rows]
     ranks.sort_indices()
     ranks.data = -ranks.data  # rank 1 first
     columns = ranks.indices[order_rows(ranks)]
-    what = names.to_numpy(dtype=object) if tokens is None else _token_of(tokens, names)
-    values = what[columns]
+    values = (names.to_numpy(dtype=object) if tokens is None else _tokens_of(tokens, names))[columns]
     bounds = ranks.indptr
     if tokens is not None and (values < 0).any():
         known = values >= 0
-        lost = names[np.unique(columns[~known])]
-        _logging.warning(f"{len(lost)} ranked genes have no token and are left out: {listing(lost)}.")
+        missing = names[np.unique(columns[~known])]
+        _logging.warning(f"{len(missing)} ranked genes have no token and are left out: {listing(missing)}.")
         bounds = np.r_[0, np.cumsum(known)][bounds]
         values = values[known]
     out = np.empty(len(rows), dtype=object)  # from a list, rows of equal length would become one array
@@ -94,11 +110,11 @@ def ranked_genes(
     return pd.Series(out, index=adata.obs_names[rows], name=key)
 
 
-def _token_of(tokens: Mapping[str, int] | pd.Series | str | Path, names: pd.Index) -> np.ndarray:
+def _tokens_of(tokens: Mapping[str, int] | pd.Series | str | Path, names: pd.Index) -> np.ndarray:
     """Token of every gene, -1 where there is none."""
-    given = read_mapping(tokens, name="tokens")
-    if not (given == np.floor(given)).all() or (given < 0).any():
+    table = read_mapping(tokens, name="tokens")
+    if not (table == np.floor(table)).all() or (table < 0).any():
         msg = "tokens must be whole numbers that are not negative."
         raise ValueError(msg)
-    check_coverage(given.index.to_numpy(dtype=object), names, name="tokens")
-    return given.reindex(names).fillna(-1).to_numpy().astype(np.int64)
+    check_coverage(table.index.to_numpy(dtype=object), names, name="tokens")
+    return table.reindex(names).fillna(-1).to_numpy().astype(np.int64)

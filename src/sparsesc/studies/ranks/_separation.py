@@ -1,4 +1,4 @@
-"""How well distances tell groups apart: effect sizes over medians of pairs of groups, with intervals over groups."""
+"""How well distances separate groups: effect sizes over medians of pairs of groups, with intervals over groups."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ class Interval:
     value: float
     low: float
     high: float
+
+    def columns(self, name: str) -> dict[str, float]:
+        """Columns of a table: the estimate under this name, and both ends."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,12 @@ def separation(median: np.ndarray, weights: np.ndarray) -> Separation:
     median
         Median distances, groups x groups, NaN where there are no pairs.
     weights
-        From :func:`group_weights`: a pair of groups weighs the product of theirs, so that pairs that share a group are
-        not taken for independent.
+        From :func:`group_weights`. The weight of a pair of groups is the product of theirs, so that pairs that share a
+        group do not count as independent.
 
     Returns
     -------
-    ``auroc``: probability that a group's own median is smaller than one between two groups (ties one half);
+    ``auroc``: probability that a median within a group is smaller than one between two groups (ties one half);
     ``cohen_d``: difference of means over the pooled standard deviation, positive when groups are tight; ``ratio``:
     median within over median between, small when groups are tight. Intervals of 95 % are percentiles over `weights`.
     """
@@ -64,13 +68,13 @@ def separation(median: np.ndarray, weights: np.ndarray) -> Separation:
     a, b = np.triu_indices(n_groups, 1)
     keep = np.isfinite(median[a, b])
     a, b = a[keep], b[keep]
-    own = np.flatnonzero(np.isfinite(np.diag(median)))
-    within, between = np.diag(median)[own], median[a, b]
+    usable = np.flatnonzero(np.isfinite(np.diag(median)))
+    within, between = np.diag(median)[usable], median[a, b]
     if not len(within) or not len(between):
         nothing = Interval(np.nan, np.nan, np.nan)
         draws = {name: np.full(len(weights), np.nan) for name in EFFECTS}
         return Separation(len(within), len(between), np.nan, np.nan, draws, dict.fromkeys(EFFECTS, nothing))
-    w_in, w_out = weights[:, own].astype(np.float64), (weights[:, a] * weights[:, b]).astype(np.float64)
+    w_in, w_out = weights[:, usable].astype(np.float64), (weights[:, a] * weights[:, b]).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):  # samples of one group repeated have no pairs
         draws = {
             "auroc": _auroc(within, w_in, between, w_out),
@@ -102,7 +106,7 @@ def _auroc(within: np.ndarray, w_in: np.ndarray, between: np.ndarray, w_out: np.
 def _cohen_d(within: np.ndarray, w_in: np.ndarray, between: np.ndarray, w_out: np.ndarray) -> np.ndarray:
     n_in, n_out = w_in.sum(1), w_out.sum(1)
     mean_in, mean_out = w_in @ within / n_in, w_out @ between / n_out
-    # around one centre first, so that little is lost when squares are subtracted
+    # centered first, so that little is lost when squares are subtracted
     center = between.mean()
     squares = w_in @ (within - center) ** 2 - n_in * (mean_in - center) ** 2
     squares += w_out @ (between - center) ** 2 - n_out * (mean_out - center) ** 2
@@ -129,8 +133,8 @@ def outlier_scores(median: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns
     -------
-    ``alike``, groups x groups (NaN on the diagonal): how much nearer two groups are than pairs of groups usually are;
-    ``loose``, one value a group: how much farther its own rows are from one another than those of other groups.
+    ``alike``, groups x groups (NaN on the diagonal): how much closer two groups are than pairs of groups usually are;
+    ``loose``, one value per group: how much farther apart its rows are than those of other groups.
     """
     n_groups = len(median)
     off = ~np.eye(n_groups, dtype=bool)

@@ -1,4 +1,4 @@
-"""The parts of the study of rank encodings: cells by type, their distances, and tables of what these separate."""
+"""The parts of the study of rank encodings: cells by type, distances between them, and tables of their separation."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from scipy import sparse
 
 from sparsesc.stats.genes._thinning import thin_counts
 
-from ._cell_distances import (
+from ._distances import (
     COLUMN_ORDER,
     CONSTANT,
     RANDOM_ORDER,
-    Correlation,
     Distances,
     Euclidean,
+    RowCorrelation,
     SharedCorrelation,
     group_medians,
     nearest,
 )
-from ._medians import over_median, own_medians
-from ._neighbor_shares import group_means, same_batch, same_group, weighted_means
-from ._row_ranks import order_rows, rank_rows
+from ._medians import gene_medians, over_median
+from ._neighbors import group_means, same_batch, same_group, weighted_means
+from ._order import order_rows, rank_of_zeros, rank_rows
 from ._separation import EFFECTS, Separation, interval, outlier_scores, separation
 
 TARGET_SUM = 1e4
@@ -43,24 +43,24 @@ RULES = (
     ("Spearman of counts", "average", "last", False),
     ("Cell2Sentence: expressed genes of counts", "random", "drop", False),
 )
-# what is followed over sparsity: arbitrary order beside the rule that was asked for
+# the control in the table of sparsity: arbitrary order, beside the requested rule
 ARBITRARY = "rank, zeros at random"
 
 
 @dataclass(frozen=True)
-class Cells:
+class TypedCells:
     """The cells of the study: those whose pairs are compared come first, sorted by type."""
 
     counts: sparse.csr_matrix
     """Cells x genes."""
     totals: np.ndarray
-    """Counts of each cell over all genes that were measured."""
+    """Counts of each cell over all measured genes."""
     groups: np.ndarray
     """Type of each cell."""
     batches: np.ndarray | None
     """Batch of each cell."""
     n_compared: int
-    """The first so many cells are compared."""
+    """How many cells, from the first on, are compared."""
     names: np.ndarray
     """Names of the types."""
 
@@ -69,10 +69,10 @@ class Cells:
         """Compared cells of each type."""
         return np.bincount(self.groups[: self.n_compared], minlength=len(self.names))
 
-    def take(self, cells: np.ndarray) -> Cells:
+    def take(self, cells: np.ndarray) -> TypedCells:
         """Some cells, sorted by type, all of them compared."""
         cells = cells[np.argsort(self.groups[cells], kind="stable")]
-        return Cells(self.counts[cells], self.totals[cells], self.groups[cells], None, len(cells), self.names)
+        return TypedCells(self.counts[cells], self.totals[cells], self.groups[cells], None, len(cells), self.names)
 
 
 def rank_distances(
@@ -93,12 +93,11 @@ def rank_distances(
     if zeros == "ordered" and ties in ("first", "random"):
         seeds = rng.integers(2**63 - 1, size=scaled.shape[0]) if ties == "random" else None
         rule = RANDOM_ORDER if ties == "random" else COLUMN_ORDER
-        return Correlation(ranks, fill=n_ranked + 1.0, zero_rule=rule, seeds=seeds)
-    shared = n_ranked + (1.0 if ties == "min" else 0.5 * (scaled.shape[1] - n_ranked + 1))
-    return Correlation(ranks, fill=shared, zero_rule=CONSTANT)
+        return RowCorrelation(ranks, fill=n_ranked + 1.0, zero_rule=rule, seeds=seeds)
+    return RowCorrelation(ranks, fill=rank_of_zeros(n_ranked, scaled.shape[1], ties=ties), zero_rule=CONSTANT)
 
 
-def log_normalised(counts: sparse.csr_matrix, totals: np.ndarray) -> sparse.csr_matrix:
+def log_normalized(counts: sparse.csr_matrix, totals: np.ndarray) -> sparse.csr_matrix:
     """log(1 + counts per 10,000), float32."""
     factor = np.repeat(TARGET_SUM / totals, np.diff(counts.indptr))
     return sparse.csr_matrix(
@@ -106,41 +105,39 @@ def log_normalised(counts: sparse.csr_matrix, totals: np.ndarray) -> sparse.csr_
     )
 
 
-def medians_of(cells: Cells, given: np.ndarray | None) -> np.ndarray:
-    """Median of each gene: those given, or from these cells."""
-    return own_medians(cells.counts, cells.totals, TARGET_SUM) if given is None else given
+def medians_for(cells: TypedCells, given: np.ndarray | None) -> np.ndarray:
+    """Median of each gene: as given, or from these cells."""
+    return gene_medians(cells.counts, cells.totals, TARGET_SUM) if given is None else given
 
 
 class Effects:
-    """Separation of types by each distance, with one bootstrap of types for all, so that distances can be compared."""
+    """How each distance separates types. All share one bootstrap of types, so that they can be compared."""
 
     def __init__(self, weights: np.ndarray) -> None:
         self._weights = weights
-        self.found: dict[Any, Separation] = {}
+        self._separations: dict[Any, Separation] = {}
 
     def add(self, name: Any, median: np.ndarray) -> dict[str, float]:
-        """Columns of a row for medians of a distance."""
-        self.found[name] = result = separation(median, self._weights)
+        """Columns of the row of a distance, from its medians."""
+        self._separations[name] = result = separation(median, self._weights)
         row: dict[str, float] = {"within": result.within, "between": result.between}
         for effect in EFFECTS:
-            at = result.effects[effect]
-            row |= {effect: at.value, f"{effect}_low": at.low, f"{effect}_high": at.high}
+            row |= result.effects[effect].columns(effect)
         return row
 
     def against(self, name: Any, reference: Any) -> dict[str, float]:
-        """Columns for what a distance has more of than another, over the same bootstrap samples."""
+        """Columns of the difference between two distances, over the same bootstrap samples."""
+        draws, base = self._separations[name].draws, self._separations[reference].draws
         row: dict[str, float] = {}
         for effect in EFFECTS:
-            at = interval(self.found[name].draws[effect] - self.found[reference].draws[effect])
-            row |= {f"{effect}_vs_{RANK}": at.value}
-            row |= {f"{effect}_vs_{RANK}_low": at.low, f"{effect}_vs_{RANK}_high": at.high}
+            row |= interval(draws[effect] - base[effect]).columns(f"{effect}_vs_{reference}")
         return row
 
 
 def compare_types(
-    cells: Cells, distances: Mapping[str, Distances], effects: Effects, n_outliers: int
+    cells: TypedCells, distances: Mapping[str, Distances], effects: Effects, n_outliers: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """All pairs of types, what each distance separates, and the strangest pairs."""
+    """All pairs of types, how well each distance separates them, and the most unusual pairs."""
     a, b = np.triu_indices(len(cells.names))
     pairs, summary, outliers = [], [], []
     for name, distance in distances.items():
@@ -162,8 +159,8 @@ def compare_types(
         row: dict[str, Any] = dict(effects.add(name, median))
         summary.append({"measure": name, "n_within": int((a == b).sum()), "n_between": int((a != b).sum())} | row)
         table = table.assign(within_a=median[a, a], within_b=median[b, b])
-        for own, kind in ((False, "different types alike"), (True, "type unlike itself")):
-            chosen = table[(table["within"] == own) & (table["score"] > 0)].sort_values(
+        for within, kind in ((False, "different types alike"), (True, "type unlike itself")):
+            chosen = table[(table["within"] == within) & (table["score"] > 0)].sort_values(
                 "score", ascending=False, kind="stable"
             )[:n_outliers]
             outliers.append(chosen.assign(kind=kind))
@@ -178,35 +175,35 @@ def compare_types(
 
 
 def compare_neighbors(
-    cells: Cells, distances: Mapping[str, Distances], n_neighbors: int, weights: np.ndarray
+    cells: TypedCells, distances: Mapping[str, Distances], n_neighbors: int, weights: np.ndarray
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the neighbours of the compared cells share with them: one row a distance, and one a distance and type."""
+    """Shares of neighbors of the same type and batch: one row per distance, and one per distance and type."""
     queries = np.arange(cells.n_compared)
     groups = cells.groups[queries]
     overall, by_group = [], []
     for name, distance in distances.items():
-        found = nearest(distance, queries, n_neighbors)
+        neighbors = nearest(distance, queries, n_neighbors)
         shares = {}
-        shares["same_group"], shares["same_group_expected"] = same_group(found, queries, cells.groups)
+        shares["same_group"], shares["same_group_expected"] = same_group(neighbors, queries, cells.groups)
         if cells.batches is not None:
             shares["same_batch"], shares["same_batch_expected"] = same_batch(
-                found, queries, cells.batches, cells.groups
+                neighbors, queries, cells.batches, cells.groups
             )
         means = {column: group_means(values, groups, len(cells.names)) for column, values in shares.items()}
         by_group.append(pd.DataFrame({"measure": name, "group": cells.names, "n_cells": cells.sizes} | means))
         row: dict[str, Any] = {"measure": name}
         for column, values in means.items():
-            at = interval(weighted_means(values, weights))
-            row[column] = at.value
-            if not column.endswith("expected"):
-                row |= {f"{column}_low": at.low, f"{column}_high": at.high}
+            mean = interval(weighted_means(values, weights))
+            row |= {column: mean.value} if column.endswith("expected") else mean.columns(column)
         overall.append(row)
     return pd.DataFrame(overall), _with_categories(pd.concat(by_group, ignore_index=True), ["measure", "group"])
 
 
-def compare_rules(cells: Cells, given: np.ndarray | None, effects: Effects, rng: np.random.Generator) -> pd.DataFrame:
-    """What types are worth under each rule for ties and zeros."""
-    median = medians_of(cells, given)
+def compare_rules(
+    cells: TypedCells, given: np.ndarray | None, effects: Effects, rng: np.random.Generator
+) -> pd.DataFrame:
+    """How well types are separated under each rule for ties and zeros."""
+    median = medians_for(cells, given)
     ones = np.where(np.isfinite(median), 1.0, np.nan)
     rows = []
     for name, ties, zeros, scaled in RULES:
@@ -217,7 +214,7 @@ def compare_rules(cells: Cells, given: np.ndarray | None, effects: Effects, rng:
 
 
 def compare_sparsity(
-    cells: Cells,
+    cells: TypedCells,
     bins: list[np.ndarray],
     maps: Mapping[str, np.ndarray],
     given: np.ndarray | None,
@@ -227,7 +224,7 @@ def compare_sparsity(
     effects: Effects,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """What distances separate in cells with few and with many detected genes, and when counts are thinned.
+    """How well types are separated in cells with few and with many detected genes, and when counts are thinned.
 
     Parameters
     ----------
@@ -238,11 +235,11 @@ def compare_sparsity(
     maps
         Coordinates of all cells, to compare within bins as well.
     given
-        Medians of genes, where they were given.
+        Medians of genes, if the user gave them.
     rule
         Rules for ties and zeros.
     fractions
-        Shares of the counts to keep; none when the values are not counts.
+        Shares of the counts to keep; empty if the values are not counts.
     thinned_cells
         Positions of the cells to thin.
     effects
@@ -250,19 +247,21 @@ def compare_sparsity(
     rng
         Draws ties and counts.
     """
-    median = medians_of(cells, given)
+    median = medians_for(cells, given)
     rows: list[dict[str, Any]] = []
 
-    def add(by: str, level: float, part: Cells, distances: Mapping[str, Distances], own: Mapping[str, float]) -> None:
+    def add(
+        by: str, level: float, part: TypedCells, distances: Mapping[str, Distances], itself: Mapping[str, float]
+    ) -> None:
         detected = float(np.median(np.diff(part.counts.indptr)))
         for name, distance in distances.items():
             row: dict[str, Any] = {"by": by, "level": level, "n_genes": detected, "measure": name}
-            row["self_correlation"] = own.get(name, np.nan)
+            row["self_correlation"] = itself.get(name, np.nan)
             rows.append(row | effects.add((by, level, name), group_medians(distance, part.sizes)[0]))
 
     for number, chosen in enumerate(bins):
         part = cells.take(chosen)
-        distances = _encodings(part, median, rule, rng)
+        distances = _encode(part.counts, median, log_normalized(part.counts, part.totals), rule, rng)
         in_order = chosen[np.argsort(cells.groups[chosen], kind="stable")]
         distances |= {name: Euclidean(map_[in_order]) for name, map_ in maps.items()}
         add("detected genes", float(number + 1), part, distances, {})
@@ -272,28 +271,34 @@ def compare_sparsity(
         counts = whole.counts if fraction == 1 else thin_counts(whole.counts, fraction=fraction, rng=rng)[0]
         totals = np.asarray(counts.sum(1), dtype=np.float64).ravel()
         kept = totals > 0
-        part = Cells(counts[kept], totals[kept], whole.groups[kept], None, int(kept.sum()), whole.names)
-        here = medians_of(part, given)
+        part = TypedCells(counts[kept], totals[kept], whole.groups[kept], None, int(kept.sum()), whole.names)
+        here = medians_for(part, given)
         known = np.isfinite(here) & np.isfinite(median)
-        full = Cells(whole.counts[kept][:, known], totals[kept], part.groups, None, part.n_compared, part.names)
-        own = _self_correlation(part, full, here, median, known, rule, rng)
-        add("thinning", fraction, part, _encodings(part, here, rule, rng), own)
+        full = TypedCells(whole.counts[kept][:, known], totals[kept], part.groups, None, part.n_compared, part.names)
+        itself = _self_correlation(part, full, here, median, known, rule, rng)
+        distances = _encode(part.counts, here, log_normalized(part.counts, part.totals), rule, rng)
+        add("thinning", fraction, part, distances, itself)
     return pd.DataFrame(rows)
 
 
-def _encodings(
-    cells: Cells, median: np.ndarray, rule: tuple[str, str], rng: np.random.Generator
+def _encode(
+    counts: sparse.csr_matrix,
+    median: np.ndarray,
+    logs: sparse.csr_matrix,
+    rule: tuple[str, str],
+    rng: np.random.Generator,
 ) -> dict[str, Distances]:
+    """Distances of the same cells by ranks, by ranks with arbitrary order, and by expression."""
     return {
-        RANK: rank_distances(cells.counts, median, *rule, rng),
-        ARBITRARY: rank_distances(cells.counts, median, "random", "ordered", rng),
-        EXPRESSION: Correlation(log_normalised(cells.counts, cells.totals)),
+        RANK: rank_distances(counts, median, *rule, rng),
+        ARBITRARY: rank_distances(counts, median, "random", "ordered", rng),
+        EXPRESSION: RowCorrelation(logs),
     }
 
 
 def _self_correlation(
-    part: Cells,
-    full: Cells,
+    part: TypedCells,
+    full: TypedCells,
     median: np.ndarray,
     full_median: np.ndarray,
     known: np.ndarray,
@@ -301,22 +306,15 @@ def _self_correlation(
     rng: np.random.Generator,
 ) -> dict[str, float]:
     """Median correlation of a cell before and after thinning, on the genes that both have."""
-    shape = (2 * part.n_compared, int(known.sum()))
     before, after = full.counts, part.counts[:, known]
     full_totals = np.asarray(full.counts.sum(1), dtype=np.float64).ravel()
     scaled = sparse.vstack([over_median(before, full_median[known]), over_median(after, median[known])], format="csr")
-    ones = np.ones(shape[1])
     logs = sparse.vstack(
-        [log_normalised(before, np.maximum(full_totals, 1.0)), log_normalised(after, part.totals)], format="csr"
+        [log_normalized(before, np.maximum(full_totals, 1.0)), log_normalized(after, part.totals)], format="csr"
     )
-    distances: dict[str, Distances] = {
-        RANK: rank_distances(scaled, ones, *rule, rng),
-        ARBITRARY: rank_distances(scaled, ones, "random", "ordered", rng),
-        EXPRESSION: Correlation(logs),
-    }
     n = part.n_compared
     out = {}
-    for name, distance in distances.items():
+    for name, distance in _encode(scaled, np.ones(scaled.shape[1]), logs, rule, rng).items():
         # each cell against itself is the diagonal of blocks of these
         values = [
             np.diag(distance.between(slice(start, min(start + 64, n)), slice(n + start, n + min(start + 64, n))))
@@ -327,8 +325,7 @@ def _self_correlation(
 
 
 def _with_categories(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """Names that repeat in every row as categories."""
+    """Columns of repeated names as categories, in the order in which the names appear."""
     for column in columns:
-        names = list(dict.fromkeys(table[column]))
-        table[column] = pd.Categorical(table[column], categories=names)
+        table[column] = pd.Categorical(table[column], categories=list(dict.fromkeys(table[column])))
     return table

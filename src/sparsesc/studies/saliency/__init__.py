@@ -1,1 +1,1 @@
-"""Which genes drive the units of a model."""
+"""Which genes, and which gene sets, drive the units of a model."""

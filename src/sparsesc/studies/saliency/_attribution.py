@@ -1,9 +1,9 @@
-"""Derivatives of units by the nodes of the first layer, one row a pair of cell and unit."""
+"""Derivatives of units by the nodes of the first layer, one row per pair of a cell and a unit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,23 +26,23 @@ def node_gradients(
     start: torch.Tensor | None = None,
     n_steps: int = 32,
 ) -> np.ndarray:
-    """What a unit changes with each node.
+    """Derivative of a unit by each node.
 
     Parameters
     ----------
     behind
-        From nodes (and the rest) to units.
+        Maps nodes (and the rest) to units.
     nodes
         Pairs x nodes.
     rest
-        What else `behind` takes, one row a pair.
+        The other inputs of `behind`, one row per pair.
     unit
         Unit of each pair.
     method
         ``"gradient_x_input"`` has the derivatives of ``"gradient"``; with ``"integrated_gradients"`` they are averaged
         along the line from `start`.
     start
-        Pairs x nodes: where the line begins.
+        Pairs x nodes: where the line starts.
     n_steps
         Points on it.
 
@@ -63,11 +63,9 @@ def node_gradients(
                 msg = "Integrated gradients need a point to start from."
                 raise ValueError(msg)
             out[part] = _integrated(behind, where, others, units, start[part], n_steps)
-        elif method == "guided":
-            with guided(behind):
-                out[part] = _gradient(behind, where, others, units)
         else:
-            out[part] = _gradient(behind, where, others, units)
+            with guided(behind) if method == "guided" else nullcontext():
+                out[part] = _gradient(behind, where, others, units)
     return out
 
 
@@ -83,22 +81,22 @@ def _gradient(behind: Any, nodes: torch.Tensor, rest: tuple[torch.Tensor, ...], 
 def _integrated(
     behind: Any, nodes: torch.Tensor, rest: tuple[torch.Tensor, ...], unit: torch.Tensor, start: torch.Tensor, n: int
 ) -> np.ndarray:
-    """The mean derivative on the way. Genes and nodes are linear in each other: one straight line is the other's."""
+    """The mean derivative along the line. Nodes are linear in genes, so a line of genes is a line of nodes."""
     from captum.attr import IntegratedGradients
 
     engine = IntegratedGradients(behind, multiply_by_inputs=False)
-    found = engine.attribute(
+    mean = engine.attribute(
         nodes, baselines=start.detach(), target=unit, additional_forward_args=rest or None, n_steps=n
     )
-    return found.detach().cpu().numpy()
+    return mean.detach().cpu().numpy()
 
 
 @contextmanager
 def guided(module: Any) -> Iterator[None]:
-    """Backward passes let only positive derivatives through activations: guided backpropagation.
+    """Let only positive derivatives through activations in backward passes: guided backpropagation.
 
-    For a rectifier that is the published rule. A softplus has a derivative everywhere, a smooth step in the place of a
-    step: what comes back through it is multiplied by this derivative, and cut at 0.
+    For a rectifier this is the published rule. A softplus has a derivative everywhere, a smooth step instead of a step:
+    what comes back through it is multiplied by this derivative, and cut at 0.
     """
     from torch import nn
 

@@ -1,8 +1,8 @@
 """From genes to the units of a model, cut behind its first linear layer.
 
-Whatever a network makes of genes passes a linear layer first: the derivative of a unit by a gene is a sum over the
-nodes of that layer, weight times derivative by node. Nodes are a hundred, genes ten thousand; so derivatives are taken
-by nodes, and genes come in by one product at the end.
+The genes of every network here pass a linear layer first: the derivative of a unit by a gene is a sum over the nodes of
+that layer, weight times derivative by node. There are a hundred nodes and ten thousand genes, so derivatives are
+computed by node, and one product at the end turns them into derivatives by gene.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _PCS = "PCs"
 
 
 @dataclass(frozen=True)
-class Cells:
-    """What an encoder makes of a few cells up to its first layer."""
+class FirstLayer:
+    """A few cells as they enter an encoder, and behind its first layer."""
 
     inputs: sparse.csr_matrix
     """Cells x genes, as the network sees them."""
     nodes: torch.Tensor
-    """Cells x nodes: what the first linear layer gives."""
+    """Cells x nodes: outputs of the first linear layer."""
     rest: tuple[torch.Tensor, ...] = ()
-    """What else the layers behind it take, one row a cell."""
+    """Other inputs of the layers behind it, one row per cell."""
 
     def take(self, rows: np.ndarray) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Nodes and the rest of some cells, repeats allowed."""
+        """Nodes and other inputs of some cells, which may repeat."""
         import torch
 
         index = torch.as_tensor(rows, device=self.nodes.device)
@@ -59,38 +59,38 @@ class Encoder:
     weight: np.ndarray
     """Nodes x genes: the first linear layer."""
     behind: Callable[..., torch.Tensor]
-    """A module: from nodes (and the rest) to units."""
-    read: Callable[[np.ndarray], Cells]
-    """Cells by their positions in `adata`."""
-    empty: Callable[[Cells], torch.Tensor]
+    """A module that maps nodes (and the rest) to units."""
+    read: Callable[[np.ndarray], FirstLayer]
+    """Takes positions in `adata`."""
+    empty: Callable[[FirstLayer], torch.Tensor]
     """Nodes of the same cells if all genes were 0."""
-    use_rep: str = ""
-    """The embedding that these units are, where they have a name in ``obsm``."""
+    use_rep: str | None = None
+    """Entry of ``obsm`` that holds these units, if there is one."""
     info: dict[str, Any] = field(default_factory=dict)
 
-    def encode(self, cells: Cells) -> np.ndarray:
+    def encode(self, cells: FirstLayer) -> np.ndarray:
         """Cells x units."""
         import torch
 
         with torch.no_grad():
             return self.behind(cells.nodes, *cells.rest).cpu().numpy()
 
-    def blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Cells]]:
-        """Cells a few at a time."""
+    def blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, FirstLayer]]:
+        """Cells in blocks, with their positions."""
         for start in range(0, len(rows), _ROWS):
             part = rows[start : start + _ROWS]
             yield part, self.read(part)
 
 
 def as_encoder(adata: AnnData, model: Any, *, layer: str | None) -> Encoder:
-    """The encoder of whatever the user has.
+    """The encoder of a model, or of principal components.
 
     Raises
     ------
     KeyError
-        If the model does not know the cells, or there are no components in ``varm``.
+        If the model does not hold the cells, or there are no components in ``varm``.
     TypeError
-        If `model` is nothing with an encoder that is known here.
+        If `model` is of an unsupported kind.
     ValueError
         If the model was not trained, keeps no counts, or encodes in a way that is not supported.
     """
@@ -120,14 +120,14 @@ def as_encoder(adata: AnnData, model: Any, *, layer: str | None) -> Encoder:
 
 
 def compose(adata: AnnData, encoder: Encoder, key: str) -> Encoder:
-    """The features of a sparse autoencoder as units: what their activations are before the threshold.
+    """The features of a sparse autoencoder as units: their activations before the threshold.
 
     Raises
     ------
     KeyError
         If there is no sparse autoencoder under `key`, or its embedding is gone.
     ValueError
-        If its embedding is not what the encoder gives.
+        If its embedding is not the output of the encoder.
     """
     import torch
 
@@ -147,8 +147,8 @@ def compose(adata: AnnData, encoder: Encoder, key: str) -> Encoder:
     gap = float(np.sqrt(np.mean((encoder.encode(cells) - Z[rows]) ** 2)))
     if gap > _OFF * max(float(Z[rows].std()), 1e-12):
         msg = (
-            f"adata.obsm[{use_rep!r}], which {key!r} was fitted on, is not what this model makes of the cells (root "
-            f"mean square difference {gap:.2g}): was it made by another model, or corrected afterwards?"
+            f"adata.obsm[{use_rep!r}], which {key!r} was fitted on, is not the output of this model for these cells "
+            f"(root mean square difference {gap:.2g}): was it made by another model, or corrected afterwards?"
         )
         raise ValueError(msg)
     device = cells.nodes.device
@@ -168,7 +168,7 @@ def compose(adata: AnnData, encoder: Encoder, key: str) -> Encoder:
 
 
 def _from_scvi(adata: AnnData, model: Any) -> Encoder:
-    """The mean of the latent of SCVI and its kin."""
+    """The latent mean of SCVI and of models derived from it."""
     import torch
 
     module = model.module
@@ -205,11 +205,11 @@ def _from_model(adata: AnnData, model: Any, first: Any, behind: Any, layers: Any
     Parameters
     ----------
     first
-        Its first linear layer: genes are the first columns of what goes in, covariates may follow.
+        Its first linear layer. Genes are the first columns of its input; covariates may follow.
     behind
-        The module behind.
+        The module behind it.
     layers
-        The module that covariates are given to besides; ``None``: there are none.
+        The module that also takes covariates; ``None``: there are none.
     """
     import torch
 
@@ -218,7 +218,7 @@ def _from_model(adata: AnnData, model: Any, first: Any, behind: Any, layers: Any
     module = model.module
     source, position = _rows_of(adata, model)
 
-    def read(rows: np.ndarray) -> Cells:
+    def read(rows: np.ndarray) -> FirstLayer:
         seen: dict[str, Any] = {"covariates": ()}
 
         def before(_: Any, args: tuple[Any, ...]) -> None:
@@ -233,7 +233,7 @@ def _from_model(adata: AnnData, model: Any, first: Any, behind: Any, layers: Any
         parts = []
         loader = model._make_data_loader(adata=source, indices=position[rows], batch_size=_ROWS, shuffle=False)
         try:
-            # the encoder draws a latent, which is not used: the user's random numbers must not notice
+            # the encoder draws a latent that is not used: the user's stream of random numbers must not move
             with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(module):
                 for tensors in loader:
                     module.inference(**module._get_inference_input(tensors))
@@ -243,7 +243,7 @@ def _from_model(adata: AnnData, model: Any, first: Any, behind: Any, layers: Any
             for hook in hooks:
                 hook.remove()
         rest = zip(*(part[2] for part in parts), strict=True)
-        return Cells(
+        return FirstLayer(
             sparse.vstack([part[0] for part in parts], format="csr"),
             torch.cat([part[1] for part in parts]),
             tuple(torch.cat(values) for values in rest),
@@ -251,43 +251,43 @@ def _from_model(adata: AnnData, model: Any, first: Any, behind: Any, layers: Any
 
     weight = first.weight.detach()[:, :n_genes].cpu().numpy().astype(np.float32)
 
-    def empty(cells: Cells) -> torch.Tensor:
+    def empty(cells: FirstLayer) -> torch.Tensor:
         share = np.asarray(cells.inputs @ weight.T, dtype=np.float32)
         return cells.nodes - torch.as_tensor(share, device=cells.nodes.device)
 
     units = pd.Index([f"{prefix}_{i}" for i in range(int(model.module.n_latent))])
-    found = Encoder(genes, units, weight, behind, read, empty)
-    _confirm(found, model, source, position[: min(len(position), _CHECKED)])
-    return found
+    encoder = Encoder(genes, units, weight, behind, read, empty)
+    _confirm(encoder, model, source, position[:_CHECKED])
+    return encoder
 
 
 def _confirm(encoder: Encoder, model: Any, source: AnnData, position: np.ndarray) -> None:
-    """Refuse a model whose own latent is another one: kinds derived from the known ones may encode as they like."""
+    """Refuse a model whose latent differs from what is computed here: derived classes may encode in other ways."""
     import torch
 
     ours = encoder.encode(encoder.read(np.arange(len(position))))
     with torch.random.fork_rng(devices=[]):
-        own = np.asarray(model.get_latent_representation(adata=source, indices=position))
-    if ours.shape != own.shape or np.abs(ours - own).max() > _OFF * max(float(own.std()), 1e-12):
+        theirs = np.asarray(model.get_latent_representation(adata=source, indices=position))
+    if ours.shape != theirs.shape or np.abs(ours - theirs).max() > _OFF * max(float(theirs.std()), 1e-12):
         msg = f"{type(model).__name__} encodes in a way of its own, which is not supported here."
         raise ValueError(msg)
 
 
 def _rows_of(adata: AnnData, model: Any) -> tuple[AnnData, np.ndarray]:
-    """The AnnData that counts are read from, and where in it the cells of `adata` are."""
-    known = model.adata
-    if not known.obs_names.is_unique:
+    """The AnnData that counts are read from, and the positions of the cells of `adata` in it."""
+    source = model.adata
+    if not source.obs_names.is_unique:
         msg = "Cell names repeat in the AnnData of the model: make them unique and load it again."
         raise ValueError(msg)
-    rows = known.obs_names.get_indexer(adata.obs_names)
-    if (rows >= 0).all():
-        return known, rows
+    rows = source.obs_names.get_indexer(adata.obs_names)
     missing = adata.obs_names[rows < 0]
-    msg = (
-        f"{len(missing)} of {adata.n_obs} cells are not in the AnnData that the model holds: {listing(missing)}. "
-        "Load the model with these cells: type(model).load(folder, adata=...)."
-    )
-    raise KeyError(msg)
+    if len(missing):
+        msg = (
+            f"{len(missing)} of {adata.n_obs} cells are not in the AnnData that the model holds: {listing(missing)}. "
+            "Load the model with these cells: type(model).load(folder, adata=...)."
+        )
+        raise KeyError(msg)
+    return source, rows
 
 
 def _from_pca(adata: AnnData, layer: str | None) -> Encoder:
@@ -303,13 +303,13 @@ def _from_pca(adata: AnnData, layer: str | None) -> Encoder:
     used = np.flatnonzero(np.abs(loadings).sum(1) > 0)
     weight = np.ascontiguousarray(loadings[used].T)
 
-    def read(rows: np.ndarray) -> Cells:
+    def read(rows: np.ndarray) -> FirstLayer:
         block = matrix[rows]
         block = block.compute() if hasattr(block, "compute") else block
         inputs = sparse.csr_matrix(block)[:, used].astype(np.float32)
-        return Cells(inputs, torch.as_tensor(Z[rows]))
+        return FirstLayer(inputs, torch.as_tensor(Z[rows]))
 
-    def empty(cells: Cells) -> torch.Tensor:
+    def empty(cells: FirstLayer) -> torch.Tensor:
         return cells.nodes - torch.as_tensor(np.asarray(cells.inputs @ weight.T, dtype=np.float32))
 
     units = pd.Index([f"PC{i + 1}" for i in range(Z.shape[1])])

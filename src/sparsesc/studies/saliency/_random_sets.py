@@ -1,4 +1,4 @@
-"""Random sets of genes in the place of given ones, and the medians of what is measured in them."""
+"""Random sets of genes that replace given ones, and the medians of values over them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from ._set_medians import Ladders, summed_medians
+from ._medians import Ladders, summed_medians
 
 _MEMBERS_AT_ONCE = 2**22
 
@@ -22,7 +22,7 @@ def _draw(
     for _ in range(n_draws):
         for s in range(len(wanted)):
             first, size = starts[s], starts[s + 1] - starts[s]
-            for i in range(wanted[s]):  # a shuffle that stops when it has enough; the pool may stay shuffled
+            for i in range(wanted[s]):  # a shuffle that stops early; the pool may stay shuffled
                 j = i + min(int(rng.random() * (size - i)), size - i - 1)
                 pool[first + i], pool[first + j] = pool[first + j], pool[first + i]
                 out[place] = pool[first + i]
@@ -31,7 +31,7 @@ def _draw(
 
 @dataclass(frozen=True)
 class Strata:
-    """Genes in groups that are exchanged within."""
+    """Genes in groups; a gene can be exchanged for others of its group."""
 
     genes: np.ndarray
     """All genes, sorted by stratum."""
@@ -40,12 +40,12 @@ class Strata:
 
     @classmethod
     def one(cls, n_genes: int) -> Strata:
-        """All genes in one."""
+        """All genes in one stratum."""
         return cls(np.arange(n_genes, dtype=np.int64), np.array([0, n_genes]))
 
     @classmethod
     def by_rank(cls, values: np.ndarray, n_strata: int) -> Strata:
-        """As equal numbers of genes as possible, cut along their ranks; equal values in the order of the genes."""
+        """Strata of nearly equal size, cut along the ranks of values; equal values are in the order of the genes."""
         order = np.argsort(values, kind="stable")
         return cls(order, np.linspace(0, len(values), min(n_strata, len(values)) + 1).round().astype(np.int64))
 
@@ -64,7 +64,7 @@ class RandomSets:
     sets
         Genes of each set, as positions.
     strata
-        What is exchanged for what.
+        Groups of genes that can be exchanged.
     seed
         The same seed gives the same sets.
     """
@@ -98,7 +98,7 @@ class RandomSets:
         which
             Positions of the sets to draw for.
         first, stop
-            Which draws: the same `first` gives the same sets, whatever is asked besides.
+            Which draws: the same `first` gives the same sets, whatever the other options.
 
         Returns
         -------
@@ -110,14 +110,14 @@ class RandomSets:
             longest = int(self.size.max())  # of all sets, so that draws do not depend on `which`
             steps = sizes if sizes[-1] == longest else np.append(sizes, longest)
             orders = self._drawn(0, np.array([longest]), first, stop).reshape(stop - first, longest)
-            found = summed_medians(values, Ladders.nested(orders, steps), group, n_groups)
-            out[:] = found.reshape(n_groups, stop - first, len(steps))[:, :, size_of].transpose(0, 2, 1)
+            sums = summed_medians(values, Ladders.nested(orders, steps), group, n_groups)
+            out[:] = sums.reshape(n_groups, stop - first, len(steps))[:, :, size_of].transpose(0, 2, 1)
             return out
         for block in self._blocks(which, stop - first):
             drawn = np.concatenate([self._drawn(int(s), self._wanted[s], first, stop) for s in which[block]])
             ladders = Ladders.single(drawn, np.repeat(self.size[which[block]], stop - first))
-            found = summed_medians(values, ladders, group, n_groups)
-            out[:, block] = found.reshape(n_groups, -1, stop - first)
+            sums = summed_medians(values, ladders, group, n_groups)
+            out[:, block] = sums.reshape(n_groups, -1, stop - first)
         return out
 
     def _drawn(self, number: int, wanted: np.ndarray, first: int, stop: int) -> np.ndarray:

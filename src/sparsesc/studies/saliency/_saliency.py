@@ -9,10 +9,11 @@ from scipy import sparse
 
 from sparsesc import _logging
 from sparsesc._random import as_generator
-from sparsesc._values import check_choice, check_positive_int, listing
+from sparsesc._values import check_choice, check_memory, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
-from sparsesc.door._saliency_slots import CellSaliency, is_saliency_slot, unit_names
+from sparsesc.door._saliency_slots import CellSaliency, unit_names
+from sparsesc.door._slots import check_slots_free, record
 
 from ._attribution import METHODS, TIMES_INPUT, node_gradients
 from ._encoders import Encoder, as_encoder, compose
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from sparsesc._random import RNGLike, SeedLike
 
-_SILENT = 1e-3  # of the spread of the liveliest unit
+_WRITER = "ssc.tl.saliency"
+_SILENT = 1e-3  # of the largest standard deviation of a unit
 _LARGE = 2**30
 
 
@@ -44,36 +46,38 @@ def saliency(
     key_added: str = "saliency",
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Which input genes drive a unit of a model, or a feature of a sparse autoencoder behind it.
+    r"""Find the genes that drive a unit of a model, or a feature of a sparse autoencoder behind it.
 
     Parameters
     ----------
     adata
         Cells x genes.
     model
-        What encoded the cells: an :class:`~sparsesc.models.OrthogonalAE`, or scvi-tools' SCVI, SCANVI, LinearSCVI or
-        DRVI, which must hold these cells (by name); or ``"pca"`` for ``obsm["X_pca"]`` with ``varm["PCs"]``.
+        The model that encoded the cells: an :class:`~sparsesc.models.OrthogonalAE`, or scvi-tools' SCVI, SCANVI,
+        LinearSCVI or DRVI, which must hold these cells (by name); or ``"pca"`` for ``obsm["X_pca"]`` with
+        ``varm["PCs"]``.
     sae
         Name of a sparse autoencoder that was fitted on this model's embedding: explain its features, through both
         encoders. ``None``: explain the dimensions of the embedding itself.
     units
-        Units (or features) to explain, by name or position. ``None``: all; of features, those that are active anywhere.
+        Units (or features) to explain, by name or position. ``None``: all; of features, those that are active
+        in a cell.
     method
-        ``"guided"``: guided backpropagation, as published: backward passes let only positive derivatives through each
-        activation, so that a gene counts by the ways in which it switches the unit on: hold it against the cells in
-        which the unit is larger, not those in which it is smaller. ``"gradient"``: the derivative.
-        ``"gradient_x_input"``: times the value of the gene, 0 for a gene that a cell does not express.
-        ``"integrated_gradients"``: the derivative averaged over the way from a cell that expresses nothing, times the
-        value (by captum); over genes these sum up to what the cell's activation is above that of such a cell.
+        ``"guided"``: guided backpropagation, as published. Backward passes let only positive derivatives through each
+        activation, so that a gene counts by the ways in which it switches the unit on: compare it with the cells in
+        which the unit is larger, not with those in which it is smaller. ``"gradient"``: the derivative.
+        ``"gradient_x_input"``: the derivative times the value of the gene, which is 0 for a gene that a cell does not
+        express. ``"integrated_gradients"``: the derivative averaged along the line from a cell that expresses nothing,
+        times the value (by captum); summed over genes, it is the difference in activation from such a cell.
     layer
         For ``"pca"``: layer that the components were computed from, instead of ``X``.
     cells
-        Cells to look at: a mask, or names. ``None``: all.
+        Cells to explain: a mask, or names. ``None``: all.
     max_cells
-        At most so many cells for each unit, drawn at random; of a feature, among the cells in which it is active.
-        ``None``: all of them. What is stored, and the time, grow with their number.
+        At most this many cells for each unit, drawn at random; of a feature, among the cells in which it is active.
+        ``None``: all of them. Storage and time grow with their number.
     n_steps
-        Points on the way, for integrated gradients.
+        Points on the line, for integrated gradients.
     n_top
         Genes to list for each unit.
     max_memory
@@ -93,41 +97,58 @@ def saliency(
 
     ``varm[key_added]``
         Genes x units, float32: mean of the absolute saliency over cells. NaN for genes that the model does not see,
-        0 for units that were not asked for.
+        0 for units that were not requested.
     ``uns[key_added]["units"]``
-        One row a unit: `n_cells` looked at, `mean` and `sd` of its value in them, `silent` (it hardly varies: sd below
-        a thousandth of the largest; such units explain nothing, and gene sets are not tested for them), `top_genes`.
+        One row per unit: `n_cells` explained, `mean` and `sd` of its value in them, `silent` (it hardly varies: its sd
+        is below a thousandth of the largest; gene sets are not tested for such units), `top_genes`.
     ``uns[key_added]["genes"]``
         The genes of each unit, largest first: `unit`, `gene`, `saliency` (mean of the absolute value), `signed` (mean).
     ``uns[key_added]["inputs"]``
-        One row a gene of the model: `mean` and `detected` (share of cells) of what the model sees.
+        One row per gene of the model: `mean` and `detected` (share of cells) of the values that the model sees.
     ``uns[key_added]["pairs"]``, ``["node_weights"]``, ``["values"]``
-        The saliency of every single cell, in factors: :func:`sparsesc.get.saliency` multiplies them.
+        The saliency of single cells, in factors that :func:`sparsesc.get.saliency` multiplies.
     ``uns[key_added]["params"]``
-        What was asked.
+        The options.
 
     Raises
     ------
     KeyError
-        If the model does not know the cells; if there is no such unit, sparse autoencoder or layer.
+        If the model does not hold the cells; if there is no such unit, sparse autoencoder or layer.
     TypeError
-        If `model` has no encoder that is known here.
+        If `model` is of an unsupported kind.
     ValueError
-        If the model was not trained or is minified, `sae` was fitted on another embedding, no cell or no active feature
-        is left, an option is out of its range, or `key_added` is taken.
+        If the model was not trained or is minified, `sae` was fitted on another embedding, no cell or active feature is
+        left, an option is out of its range, or `key_added` is taken.
+
+    See Also
+    --------
+    sparsesc.get.saliency : Reads the genes of a unit, or its saliency in single cells.
+    sparsesc.tl.geneset_impact : Tests which gene sets drive a unit.
+    sparsesc.tl.feature_genes : Genes that differ between cells with and without a feature.
 
     Notes
     -----
-    Derivatives are by what the network sees, logarithms of scaled counts; how counts were scaled is not part of it. Of
-    features, the value before the threshold is explained, in cells where it is above. For ``"pca"``, derivatives are
-    the loadings (times the encoder): the same in all cells, and exact.
+    The saliency of gene :math:`g` for unit :math:`u` in cell :math:`i` is the derivative of the unit by the input of
+    the gene. All networks here start with a linear layer of weights :math:`W` (nodes x genes), so that
 
-    The published softplus networks have a derivative everywhere. What comes back through a softplus is multiplied by
-    its derivative, a smooth step, and cut at 0; where units are rectifiers (scVI) this is the rule of Springenberg et
-    al. Between the first layer and the genes nothing is cut, so saliency has signs; sets are judged by absolute values.
+    .. math:: s_{iug} = \frac{\partial f_u}{\partial x_g}(x_i) = \sum_n \frac{\partial f_u}{\partial h_n}(x_i)\, W_{ng},
+
+    with the nodes :math:`h = W x + b`. The methods ``"gradient_x_input"`` and ``"integrated_gradients"`` multiply it by
+    :math:`x_{ig}`, the latter with the mean of the derivative along the line,
+    :math:`\int_0^1 \partial f_u / \partial x_g\,(t x_i)\, dt`. Stored are the mean over cells of :math:`|s_{iug}|`, and
+    its factors for single cells.
+
+    Inputs are what the network sees, logarithms of scaled counts; the scaling itself is not part of the derivative. Of
+    features, the value before the threshold is explained, in the cells in which it exceeds the threshold. For
+    ``"pca"``, derivatives are the loadings (times the encoder): the same in all cells, and exact.
+
+    The published softplus networks have a derivative everywhere. With ``"guided"``, what comes back through a softplus
+    is multiplied by its derivative, a smooth step, and cut at 0; where units are rectifiers (scVI) this is the rule of
+    Springenberg et al. Between the first layer and the genes nothing is cut, so saliency has signs. Gene sets are
+    tested on absolute values.
 
     When not to trust it: saliency says what the network looks at, not what regulates a cell. Guided backpropagation in
-    particular resembles what an untrained network gives (Adebayo et al. 2018): compare with one, and with the other
+    particular resembles the result for an untrained network (Adebayo et al. 2018): compare with one, and with the other
     methods. Two genes that always go together share a saliency in an arbitrary way.
 
     References
@@ -136,6 +157,22 @@ def saliency(
     (guided backpropagation). Simonyan et al. (2014), ICLR (gradients). Sundararajan et al. (2017), Axiomatic
     attribution for deep networks, ICML (integrated gradients). Kokhlikyan et al. (2020), arXiv 2009.07896 (captum).
     Adebayo et al. (2018), Sanity checks for saliency maps, NeurIPS.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.saliency(adata, "pca", sae="sae", max_cells=20)
+    >>> adata.uns["saliency"]["genes"].columns.tolist()
+    ['unit', 'gene', 'saliency', 'signed']
+
+    The genes of a principal component:
+
+    >>> ssc.tl.saliency(adata, "pca", units="PC1", n_top=5, key_added="pca_saliency")
+    >>> adata.uns["pca_saliency"]["genes"]["gene"].tolist()
+    ['PTPRCAP', 'LST1', 'SPI1', 'TYROBP', 'AIF1']
     """
     check.check_adata(adata)
     check_choice(method, METHODS, name="method")
@@ -143,10 +180,9 @@ def saliency(
         check_positive_int(value, name=name)
     if max_cells is not None:
         check_positive_int(max_cells, name="max_cells")
-    if not max_memory > 0:
-        msg = f"max_memory must be a positive number of GiB, found {max_memory!r}."
-        raise ValueError(msg)
-    slots = _check_key(adata, key_added)
+    max_bytes = check_memory(max_memory)
+    slots = _keys.saliency_keys(key_added)
+    check_slots_free(adata, key_added, _WRITER, {"varm": [slots.genes]})
     generator = as_generator(rng)
     encoder = as_encoder(adata, model, layer=layer)
     if sae is not None:
@@ -160,7 +196,7 @@ def saliency(
         encoder, rows, cell, pairs[:, 1], method=method, n_steps=n_steps, progress_bar=progress_bar
     )
     table = _unit_table(encoder.units[wanted], wanted, pairs[:, 1], active)
-    found = CellSaliency(
+    result = CellSaliency(
         units=table,
         inputs=inputs,
         cells=adata.obs_names[rows].to_numpy().astype(str),
@@ -170,66 +206,55 @@ def saliency(
         weights=encoder.weight,
         values=values,
     )
-    mean, signed = _summarise(found, max_bytes=max_memory * 2**30)
-    top = _top_table(mean, signed, found, n_top)
+    mean, signed = _summarize(result, max_bytes=max_bytes)
+    top = _top_table(mean, signed, result, n_top)
     leading = top.groupby("unit", observed=True, sort=False)["gene"].agg(lambda g: ",".join(g.head(10)))
     table["top_genes"] = leading.reindex(table.index).fillna("").to_numpy(dtype=object)
 
-    adata = check.writable(adata, copy=copy)
-    asked: dict[str, Any] = {
-        "model": model if isinstance(model, str) else type(model).__name__,
-        "method": method,
-        "sae": sae or "",
-        "use_rep": encoder.use_rep,
-        "max_cells": -1 if max_cells is None else int(max_cells),
-        "n_cells": len(rows),
-        "n_steps": n_steps if method == "integrated_gradients" else 0,
-    }
     by_gene = np.full((adata.n_vars, len(encoder.units)), np.nan, np.float32)
     here = encoder.genes.get_indexer(adata.var_names.astype(str))
     by_gene[here >= 0] = 0
     by_gene[np.ix_(here >= 0, wanted)] = mean.T[here[here >= 0]]
-    adata.varm[slots.genes] = by_gene
-    adata.uns[slots.key] = {_keys.PARAMS: asked, _keys.GENES: top} | found.entry()
-    _report(found, slots, method, (here >= 0).sum())
-    return adata if copy else None
-
-
-def _check_key(adata: AnnData, key: str) -> _keys.SaliencyKeys:
-    if not isinstance(key, str) or not key or "/" in key:
-        msg = f"key_added must be a non-empty string without '/', found {key!r}."
-        raise ValueError(msg)
-    slots = _keys.saliency_keys(key)
-    if not is_saliency_slot(adata.uns.get(key)):
-        taken = [f"uns[{key!r}]"] if key in adata.uns else []
-        taken += [f"varm[{slots.genes!r}]"] if slots.genes in adata.varm else []
-        if taken:
-            msg = (
-                f"key_added={key!r} would overwrite {' and '.join(taken)}, which ssc.tl.saliency did not write. Choose "
-                "another key_added, or delete that slot."
-            )
-            raise ValueError(msg)
-    return slots
+    written = record(
+        adata,
+        key_added,
+        _WRITER,
+        {_keys.GENES: top} | result.entry(),
+        {
+            "model": model if isinstance(model, str) else type(model).__name__,
+            "method": method,
+            "sae": sae,
+            "use_rep": encoder.use_rep,
+            "max_cells": max_cells,
+            "n_cells": len(rows),
+            "n_steps": n_steps if method == "integrated_gradients" else None,
+        },
+        copy=copy,
+        fresh=True,
+        varm={slots.genes: by_gene},
+    )
+    _report(result, slots, method, (here >= 0).sum())
+    return written
 
 
 def _chosen_cells(adata: AnnData, cells: np.ndarray | Sequence[str] | None) -> np.ndarray:
-    """Positions of the cells asked for."""
+    """Positions of the cells to explain."""
     if cells is None:
         return np.arange(adata.n_obs)
-    asked = np.asarray(cells)
-    if asked.dtype == bool:
-        if asked.shape != (adata.n_obs,):
-            msg = f"A mask of cells needs one value for each of {adata.n_obs} cells, found shape {asked.shape}."
+    names = np.asarray(cells)
+    if names.dtype == bool:
+        if names.shape != (adata.n_obs,):
+            msg = f"A mask of cells needs one value for each of {adata.n_obs} cells, found shape {names.shape}."
             raise ValueError(msg)
-        rows = np.flatnonzero(asked)
+        rows = np.flatnonzero(names)
     else:
-        rows = adata.obs_names.get_indexer(asked.astype(str))
+        rows = adata.obs_names.get_indexer(names.astype(str))
         if (rows < 0).any():
-            msg = f"Did not find the cells {listing(asked[rows < 0])} in adata.obs_names."
+            msg = f"Did not find the cells {listing(names[rows < 0])} in adata.obs_names."
             raise KeyError(msg)
         rows = np.unique(rows)
     if not len(rows):
-        msg = "No cell is left to look at: cells is empty."
+        msg = "cells is empty: there is no cell to explain."
         raise ValueError(msg)
     return rows
 
@@ -252,7 +277,7 @@ def _choose_pairs(
         parts.append(np.column_stack([chosen, np.full(len(chosen), unit)]))
     pairs = np.concatenate(parts)
     if not len(pairs):
-        msg = f"None of the {len(wanted)} features of {sae!r} is active in the {len(rows)} cells asked for."
+        msg = f"None of the {len(wanted)} features of {sae!r} is active in any of the {len(rows)} cells."
         raise ValueError(msg)
     return pairs
 
@@ -267,23 +292,20 @@ def _derivatives(
     n_steps: int,
     progress_bar: bool | None,
 ) -> tuple[np.ndarray, np.ndarray, sparse.csr_matrix | None, pd.DataFrame]:
-    """Derivatives and values of all pairs, inputs to multiply with, and what the inputs are like."""
+    """Derivatives and values of all pairs, inputs to multiply with, and a table of the inputs."""
     nodes = np.empty((len(unit), len(encoder.weight)), np.float32)
     active = np.empty(len(unit))
     kept: list[sparse.csr_matrix] = []
     total, detected = np.zeros(len(encoder.genes)), np.zeros(len(encoder.genes))
     by_cell = np.argsort(cell, kind="stable")
-    bar = _logging.progress(total=len(rows), desc="saliency", enabled=progress_bar)
     done = 0
-    with bar:
+    with _logging.progress(total=len(rows), desc="saliency", enabled=progress_bar) as bar:
         for part, cells in encoder.blocks(rows):
             first, stop = np.searchsorted(cell[by_cell], [done, done + len(part)])
             here = by_cell[first:stop]
             where = cell[here] - done
             at, rest = cells.take(where)
-            start = None
-            if method == "integrated_gradients":
-                start = encoder.empty(cells)[where]
+            start = encoder.empty(cells)[where] if method == "integrated_gradients" else None
             nodes[here] = node_gradients(
                 encoder.behind, at, rest, unit[here], method=method, start=start, n_steps=n_steps
             )
@@ -313,28 +335,28 @@ def _unit_table(names: pd.Index, wanted: np.ndarray, unit: np.ndarray, active: n
     )
 
 
-def _summarise(found: CellSaliency, *, max_bytes: float) -> tuple[np.ndarray, np.ndarray]:
+def _summarize(result: CellSaliency, *, max_bytes: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean of the absolute value, and mean, units x genes."""
-    n_genes = found.weights.shape[1]
+    n_genes = result.weights.shape[1]
     rows = int(max(max_bytes // (12 * n_genes), 1))
-    absolute = np.zeros((len(found.units), n_genes), np.float32)
+    absolute = np.zeros((len(result.units), n_genes), np.float32)
     signed = np.zeros_like(absolute)
-    for unit in range(len(found.units)):
-        pairs = found.pairs_of(unit)
+    for unit in range(len(result.units)):
+        pairs = result.pairs_of(unit)
         sums = np.zeros((2, n_genes))
         for start in range(pairs.start, pairs.stop, rows):
-            values = found.saliency(slice(start, min(start + rows, pairs.stop)))
+            values = result.saliency(slice(start, min(start + rows, pairs.stop)))
             sums[1] += values.sum(0, dtype=np.float64)
             sums[0] += np.abs(values, out=values).sum(0, dtype=np.float64)
         absolute[unit], signed[unit] = sums / max(pairs.stop - pairs.start, 1)
     return absolute, signed
 
 
-def _top_table(mean: np.ndarray, signed: np.ndarray, found: CellSaliency, n_top: int) -> pd.DataFrame:
-    genes = found.inputs.index.astype(str)
+def _top_table(mean: np.ndarray, signed: np.ndarray, result: CellSaliency, n_top: int) -> pd.DataFrame:
+    genes = result.inputs.index.astype(str)
     n_top = min(n_top, len(genes))
     order = np.argsort(-mean, axis=1, kind="stable")[:, :n_top]
-    names = found.units.index.astype(str)
+    names = result.units.index.astype(str)
     table = pd.DataFrame(
         {
             "unit": pd.Categorical.from_codes(np.repeat(np.arange(len(names)), n_top), categories=list(names)),
@@ -343,18 +365,17 @@ def _top_table(mean: np.ndarray, signed: np.ndarray, found: CellSaliency, n_top:
             "signed": np.take_along_axis(signed, order, 1).ravel().astype(np.float64),
         }
     )
-    table = table[np.repeat(found.units["n_cells"].to_numpy() > 0, n_top)].reset_index(drop=True)
-    return table[list(_keys.SALIENCY_COLUMNS)]
+    return table[np.repeat(result.units["n_cells"].to_numpy() > 0, n_top)].reset_index(drop=True)
 
 
-def _report(found: CellSaliency, slots: _keys.SaliencyKeys, method: str, n_genes: int) -> None:
-    silent = int(found.units["silent"].sum())
+def _report(result: CellSaliency, slots: _keys.SaliencyKeys, method: str, n_genes: int) -> None:
+    silent = int(result.units["silent"].sum())
     _logging.info(
-        f"saliency ({method}): {len(found.units)} units ({silent} silent) in {len(found.cells)} cells, by {n_genes} "
+        f"saliency ({method}): {len(result.units)} units ({silent} silent) in {len(result.cells)} cells, by {n_genes} "
         f"genes; added varm[{slots.genes!r}] and uns[{slots.key!r}]"
     )
-    if found.nodes.nbytes > _LARGE:
+    if result.nodes.nbytes > _LARGE:
         _logging.warning(
-            f"uns[{slots.key!r}] takes {found.nodes.nbytes / 2**30:.1f} GiB: ask for fewer units, or a smaller "
+            f"uns[{slots.key!r}] takes {result.nodes.nbytes / 2**30:.1f} GiB: ask for fewer units, or a smaller "
             "max_cells."
         )

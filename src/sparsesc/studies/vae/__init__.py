@@ -1,1 +1,1 @@
-"""Gaussian autoencoders on counts: distributions, latents, studies."""
+"""Variational autoencoders on counts: distributions of counts, latent spaces, comparisons of architectures."""

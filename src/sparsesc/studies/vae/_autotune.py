@@ -1,4 +1,4 @@
-"""The search of scvi-tools for an architecture, on the training cells alone."""
+"""Search for an architecture with scvi-tools, on the training cells alone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _METRIC = "elbo_validation"
 
 
 def check_autotune() -> None:
-    """Refuse where ray is not installed.
+    """Refuse if ray is not installed.
 
     Raises
     ------
     ImportError
-        If it is not.
+        If a package is missing.
     """
     missing = [name for name in ("ray", "hyperopt") if find_spec(name) is None]
     if missing:
@@ -34,19 +34,18 @@ def check_autotune() -> None:
 
 
 def search_values(architectures: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Every option of the architectures with all values that it has in any of them, smallest first."""
-    names = dict.fromkeys(name for options in architectures.values() for name in options)
-    found = {}
-    for name in names:
+    """Every option of the architectures, with all its values in any of them, smallest first."""
+    space = {}
+    for name in dict.fromkeys(name for options in architectures.values() for name in options):
         values = {options.get(name, DEFAULT_SHAPE.get(name)) for options in architectures.values()} - {None}
-        found[name] = sorted(values, key=lambda value: (str(type(value)), value))
-    return found
+        space[name] = sorted(values, key=lambda value: (str(type(value)), value))
+    return space
 
 
 def tuned_options(
     split: Split, setting: Setting, values: Mapping[str, list[Any]], *, n_trials: int, folder: str | None
 ) -> dict[str, Any]:
-    """The options with the best ELBO on a tenth of the training cells; held-out donors take no part."""
+    """The options with the best ELBO on a tenth of the training cells; held-out donors are not used."""
     from ray import tune
     from scvi.autotune import run_autotune
     from scvi.model import SCVI

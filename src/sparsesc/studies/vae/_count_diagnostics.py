@@ -8,14 +8,13 @@ import pandas as pd
 from sparsesc import _logging
 from sparsesc._values import as_list, check_positive_int
 from sparsesc.door import _checks as check
-from sparsesc.door import _keys
 from sparsesc.door._counts import cell_sizes, whole_counts
 from sparsesc.door._obs_columns import read_labels
-from sparsesc.door._slots import WRITTEN_BY, check_slots_free
+from sparsesc.door._slots import check_slots_free, record
 from sparsesc.stats.core._moments import group_moments
 from sparsesc.stats.core._multiple import benjamini_hochberg
 
-from ._count_fits import FAMILIES, CountFits, fit_families, join_fits
+from ._families import FAMILIES, CountFits, fit_families, join_fits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,12 +39,12 @@ def count_diagnostics(
     progress_bar: bool | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Which distribution the counts of each gene follow: facts on which to choose a likelihood.
+    r"""Find which distribution the counts of each gene follow, as a basis for the choice of a likelihood.
 
     Four families are fitted to every gene by maximum likelihood, with the total count of the cell as exposure: Poisson;
     negative binomial; zero-inflated negative binomial; and a normal variable on the scale log1p(count / size), rounded
-    to counts, which is what a Gaussian likelihood on log-normalised values assumes. As all four are distributions of
-    counts, their likelihoods can be compared.
+    to counts, which is what a Gaussian likelihood on log-normalized values assumes. All four are distributions of
+    counts, so their likelihoods can be compared.
 
     Parameters
     ----------
@@ -54,15 +53,15 @@ def count_diagnostics(
     layer
         Layer of counts to read instead of ``X``.
     batch_key
-        Column of ``obs`` with batches: each gene has a rate of its own in each.
+        Column of ``obs`` with batches: each gene gets a rate in each batch.
     groupby
-        Column or columns of ``obs`` with kinds of cells (types, conditions) that have rates of their own, too. Without
-        it, differences between kinds of cells count as overdispersion and as excess zeros.
+        Column or columns of ``obs`` with kinds of cells (types, conditions), which get rates as well. Without them,
+        differences between kinds of cells count as overdispersion and as excess zeros.
     size_key
         Column of ``obs`` with the total count of each cell, for matrices that hold a selection of genes. ``None``: the
         sum over the genes.
     min_cells
-        Genes with a count in fewer cells are left out.
+        Genes with counts in fewer cells are left out.
     key_added
         Entry of ``uns``.
     progress_bar
@@ -75,21 +74,22 @@ def count_diagnostics(
     ``None``, or the copy when ``copy=True``, with
 
     ``uns[key_added]["genes"]``
-        One row a gene (index): `n_cells` with a count, `mean`, `variance`, `zeros` (share of cells), `zeros_poisson`,
+        One row per gene (index): `n_cells` with a count, `mean`, `variance`, `zeros` (share of cells), `zeros_poisson`,
         `zeros_nb`, `zeros_zinb`, `zeros_lognormal` (what each fit expects), `overdispersion` (of the negative binomial:
         variance mean + overdispersion x mean squared), `overdispersion_zinb` and `zero_inflation` (share of cells) of
-        the zero-inflated one, `loglik_*`, `bic_*`, `family` (the lowest BIC), `margin` (BIC of the second best less
+        the zero-inflated one, `loglik_*`, `bic_*`, `family` (the lowest BIC), `margin` (BIC of the second best minus
         that of the best), `pval_nb`, `padj_nb` (Poisson against negative binomial), `pval_zinb`, `padj_zinb` (negative
         binomial against the zero-inflated one; likelihood-ratio tests, Benjamini-Hochberg over genes).
     ``uns[key_added]["families"]``
-        One row a family: `n_genes` and `share` of the genes with the lowest BIC, `loglik` (a cell, summed over genes),
-        `bic` (summed), `zeros` (expected share over genes) and `zeros_error` (mean distance from what was observed).
+        One row per family: `n_genes` and `share` of the genes with the lowest BIC, `loglik` (per cell, summed over
+        genes), `bic` (summed), `zeros` (expected share over genes) and `zeros_error` (mean absolute difference from the
+        observed share).
     ``uns[key_added]["summary"]``
         `statistic` and `value`: cells, genes, zeros in the matrix, `median_size`, `size_cv2` (squared coefficient of
         variation of sizes), `overdispersion` (median over genes with a mean count of at least 0.1), and the shares of
         genes that are overdispersed and zero-inflated (adjusted p below .05).
     ``uns[key_added]["params"]``
-        What was asked.
+        The options, and the number of groups.
 
     Raises
     ------
@@ -98,21 +98,42 @@ def count_diagnostics(
     TypeError
         If a column does not hold labels.
     ValueError
-        If values are not counts, there are too few cells or no gene is left, or `key_added` cannot be stored.
+        If values are not counts, there are too few cells, no gene is left, or `key_added` cannot be stored.
+
+    See Also
+    --------
+    sparsesc.get.count_diagnostics : Reads the tables.
+    sparsesc.pl.count_diagnostics : Draws them.
+    sparsesc.tl.vae_study : Compares autoencoders with these likelihoods on held-out donors.
 
     Notes
     -----
-    Both hypotheses of no overdispersion and of no inflation lie on the edge of what is possible, so twice the gain in
-    log-likelihood is 0 in half of the cases and chi-squared with one degree of freedom in the others; the p-values are
-    of that mixture (the test of inflation with a small correction where few cells have three counts or more). They hold
-    where counts are independent given the sizes, and are conservative for genes with few counts.
+    The count :math:`x_i` of a gene in cell :math:`i` of group :math:`g(i)` and relative size :math:`s_i` has the mean
+    :math:`\mu_i = s_i \lambda_{g(i)}`. The families are
 
-    What is zero-inflated depends on what counts as one kind of cell. Of a mixture of types, a gene that only some of
-    them express has more zeros than one negative binomial allows: name the types by `groupby` before concluding that
-    the technique drops genes. With labels that were found in the same counts the tests are too liberal.
+    .. math::
 
-    When not to use it: for values that are not counts (normalised, scaled, corrected for ambient RNA); to find variable
-    genes (the overdispersion over all cells is a by-product, not made for that). A family that is best of four can
+        \text{Poisson:} \quad & \mathrm{Var}(x_i) = \mu_i \\
+        \text{nb:} \quad & \mathrm{Var}(x_i) = \mu_i + \phi \mu_i^2 \\
+        \text{zinb:} \quad & P(x_i) = \pi\, [x_i = 0] + (1 - \pi)\, P_\mathrm{nb}(x_i) \\
+        \text{lognormal:} \quad & P(x_i) = \Phi(u(x_i + \tfrac{1}{2})) - \Phi(u(x_i - \tfrac{1}{2})),
+        \quad u(x) = \frac{\log(1 + x / s_i) - m_{g(i)}}{\sigma}
+
+    with the overdispersion :math:`\phi`, the zero inflation :math:`\pi`, and for the log-normal means
+    :math:`m` of groups and one standard deviation :math:`\sigma` (its lower limit for a zero is minus infinity). The
+    BIC is :math:`k \log n - 2 \ell` with :math:`k` parameters, :math:`n` cells and the log-likelihood :math:`\ell`.
+
+    The hypotheses of no overdispersion and of no inflation both lie on the boundary of the parameters, so twice the
+    gain in log-likelihood is 0 in half of the cases and chi-squared with one degree of freedom in the others; the
+    p-values are of that mixture (the test of inflation with a small correction where few cells have three counts or
+    more). They hold where counts are independent given the sizes, and are conservative for genes with few counts.
+
+    Whether a gene is zero-inflated depends on what counts as one kind of cell. In a mixture of types, a gene that only
+    some of them express has more zeros than one negative binomial allows: name the types in `groupby` before concluding
+    that the technique drops genes. With labels from a clustering of the same counts, the tests are too liberal.
+
+    When not to use it: for values that are not counts (normalized, scaled, corrected for ambient RNA); to select
+    variable genes (the overdispersion over all cells is a by-product, not made for that). The best of four families can
     still be wrong.
 
     References
@@ -124,23 +145,28 @@ def count_diagnostics(
 
     Examples
     --------
-    >>> adata = ssc.datasets.simulate_programs(n_cells=500, count_noise="poisson")
-    >>> ssc.tl.count_diagnostics(adata)
-    >>> ssc.get.count_diagnostics(adata, "families")
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.simulate_programs(n_cells=300, n_genes=60, count_noise="nb", dispersion=0.5)
+    >>> ssc.tl.count_diagnostics(adata, groupby="type")
+    >>> families = adata.uns["count_diagnostics"]["families"]
+    >>> families.index.tolist()
+    ['poisson', 'nb', 'zinb', 'lognormal']
+    >>> families["n_genes"].idxmax()  # the family that was simulated
+    'nb'
     """
     check.check_adata(adata)
     check_slots_free(adata, key_added, _WRITER, {})
     min_cells = check_positive_int(min_cells, name="min_cells")
     counts = whole_counts(adata, layer, only="counts can be fitted by these families")
     sizes = cell_sizes(adata, counts, size_key)
-    groupings = ([] if batch_key is None else [batch_key]) + ([] if groupby is None else as_list(groupby))
-    groups, known = _groups(adata, groupings)
+    kinds = [] if groupby is None else as_list(groupby)
+    groups, known = _groups(adata, [*([] if batch_key is None else [batch_key]), *kinds])
     empty = ~(sizes > 0)
     if empty.any():
         _logging.warning(f"{int(empty.sum())} cells without a single count are left out.")
     kept = known & ~empty
     if kept.sum() < _FEWEST_CELLS:
-        msg = f"{int(kept.sum())} cells are left, but at least {_FEWEST_CELLS} are needed to tell families apart."
+        msg = f"{int(kept.sum())} cells are left, but at least {_FEWEST_CELLS} are needed to compare families."
         raise ValueError(msg)
     counts, sizes, groups = counts[kept], sizes[kept], np.unique(groups[kept], return_inverse=True)[1]
     n_cells = np.bincount(counts.indices, minlength=counts.shape[1])
@@ -149,30 +175,34 @@ def count_diagnostics(
         msg = f"No gene has a count in at least min_cells={min_cells} cells. Lower min_cells, or check the matrix."
         raise ValueError(msg)
     part = counts if chosen.all() else counts[:, chosen]
+    blocks = []
     with _logging.progress(total=int(chosen.sum()), desc="Fitting counts of genes", enabled=progress_bar) as bar:
-        blocks = []
         for genes, fits in fit_families(part, sizes / sizes.mean(), groups):
             blocks.append(fits)
             bar.update(genes.stop - genes.start)
     fits = join_fits(blocks)
-    genes_table = _genes(part, fits, adata.var_names[chosen].astype(str))
-    families = _families(genes_table, fits)
-    tables = (genes_table, families, _summary(genes_table, counts, sizes))
-    asked = {
-        WRITTEN_BY: _WRITER,
-        "layer": layer or "",
-        "batch_key": batch_key or "",
-        "groupby": np.array([] if groupby is None else as_list(groupby), dtype=object),
-        "size_key": size_key or "",
-        "min_cells": min_cells,
-        "n_groups": int(groups.max()) + 1,
-    }
-
-    adata = check.writable(adata, copy=copy)
-    adata.uns[key_added] = dict(zip(_keys.COUNT_TABLES, tables, strict=True)) | {_keys.PARAMS: asked}
+    genes_table = _describe_genes(part, fits, adata.var_names[chosen].astype(str))
+    families = _describe_families(genes_table, fits)
+    summary = _summarize(genes_table, counts, sizes)
+    result = record(
+        adata,
+        key_added,
+        _WRITER,
+        {"genes": genes_table, "families": families, "summary": summary},
+        {
+            "layer": layer,
+            "batch_key": batch_key,
+            "groupby": kinds,
+            "size_key": size_key,
+            "min_cells": min_cells,
+            "n_groups": int(groups.max()) + 1,
+        },
+        copy=copy,
+        fresh=True,
+    )
     shares = ", ".join(f"{name} {share:.0%}" for name, share in families["share"].items())
     _logging.info(f"count_diagnostics: {len(genes_table)} genes in {len(sizes)} cells; lowest BIC: {shares}")
-    return adata if copy else None
+    return result
 
 
 def _groups(adata: AnnData, keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -187,8 +217,8 @@ def _groups(adata: AnnData, keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return groups, known
 
 
-def _genes(counts: sparse.csr_matrix, fits: CountFits, names: pd.Index) -> pd.DataFrame:
-    """One row a gene."""
+def _describe_genes(counts: sparse.csr_matrix, fits: CountFits, names: pd.Index) -> pd.DataFrame:
+    """One row per gene."""
     n = counts.shape[0]
     moments = group_moments(counts, np.zeros(n, np.int64), 1)
     n_cells = np.bincount(counts.indices, minlength=counts.shape[1])
@@ -214,7 +244,7 @@ def _genes(counts: sparse.csr_matrix, fits: CountFits, names: pd.Index) -> pd.Da
     return pd.DataFrame(table, index=pd.Index(names, name="gene"))
 
 
-def _families(table: pd.DataFrame, fits: CountFits) -> pd.DataFrame:
+def _describe_families(table: pd.DataFrame, fits: CountFits) -> pd.DataFrame:
     best = table["family"].value_counts().reindex(FAMILIES, fill_value=0)
     return pd.DataFrame(
         {
@@ -229,8 +259,7 @@ def _families(table: pd.DataFrame, fits: CountFits) -> pd.DataFrame:
     )
 
 
-def _summary(table: pd.DataFrame, counts: sparse.csr_matrix, sizes: np.ndarray) -> pd.DataFrame:
-    told = table.loc[table["mean"] >= 0.1, "overdispersion"]
+def _summarize(table: pd.DataFrame, counts: sparse.csr_matrix, sizes: np.ndarray) -> pd.DataFrame:
     values = {
         "n_cells": counts.shape[0],
         "n_genes": len(table),
@@ -239,7 +268,7 @@ def _summary(table: pd.DataFrame, counts: sparse.csr_matrix, sizes: np.ndarray) 
         "zeros_fitted_genes": table["zeros"].mean(),
         "median_size": np.median(sizes),
         "size_cv2": sizes.var() / sizes.mean() ** 2,
-        "overdispersion": told.median(),
+        "overdispersion": table.loc[table["mean"] >= 0.1, "overdispersion"].median(),
         "overdispersed": (table["padj_nb"] < _ALPHA).mean(),
         "zero_inflated": (table["padj_zinb"] < _ALPHA).mean(),
     }

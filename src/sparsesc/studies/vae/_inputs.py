@@ -1,9 +1,9 @@
-"""What a variational autoencoder is given: held-out donors, genes and scales that the training cells decide."""
+"""Inputs of a variational autoencoder: held-out donors, and genes and scales that the training cells decide."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,7 @@ class Fold:
 def make_folds(
     donors: Labels, sample_key: str, *, test_donors: Sequence[str] | None, n_folds: int | None
 ) -> list[Fold]:
-    """Every donor held out once, or the donors asked for held out together; cells without a donor are left out.
+    """Every donor held out once, or the named donors held out together; cells without a donor are left out.
 
     Raises
     ------
@@ -45,17 +45,17 @@ def make_folds(
         raise ValueError(msg)
     if test_donors is not None:
         if n_folds is not None:
-            msg = "test_donors and n_folds exclude each other: name the donors, or say how many parts to make."
+            msg = "test_donors and n_folds exclude each other: name the donors, or give the number of parts."
             raise ValueError(msg)
-        asked = as_list(test_donors)
-        unknown = [name for name in asked if name not in names]
-        if unknown or not asked or len(asked) == len(names):
+        held_out = as_list(test_donors)
+        unknown = [name for name in held_out if name not in names]
+        if unknown or not held_out or len(held_out) == len(names):
             msg = (
-                f"test_donors must be some, not all, of {listing(names)}, found {listing(asked)}. The "
+                f"test_donors must be some, not all, of {listing(names)}, found {listing(held_out)}. The "
                 "others are trained on."
             )
             raise ValueError(msg)
-        parts = [[names.index(name) for name in asked]]
+        parts = [[names.index(name) for name in held_out]]
     else:
         n_folds = min(len(names), _MOST_FOLDS) if n_folds is None else check_positive_int(n_folds, name="n_folds")
         if not 2 <= n_folds <= len(names):
@@ -79,7 +79,7 @@ def make_folds(
 
 
 def _even_parts(sizes: np.ndarray, n_parts: int) -> list[list[int]]:
-    """Donors dealt out, the largest first, each to the part with the fewest cells."""
+    """Donors in parts of similar size: the largest first, each goes to the part with the fewest cells."""
     parts: list[list[int]] = [[] for _ in range(n_parts)]
     filled = np.zeros(n_parts)
     for donor in np.argsort(-sizes, kind="stable"):
@@ -90,7 +90,7 @@ def _even_parts(sizes: np.ndarray, n_parts: int) -> list[list[int]]:
 
 
 def choose_genes(counts: sparse.csr_matrix, totals: np.ndarray, n_top_genes: int | None) -> np.ndarray:
-    """Positions of the genes that vary most among training cells (scanpy's default flavour), in order; all if ``None``.
+    """Positions of the genes that vary most among training cells (scanpy's default flavor), in order; all if ``None``.
 
     Genes that no training cell expresses are never among them.
     """
@@ -108,7 +108,7 @@ def choose_genes(counts: sparse.csr_matrix, totals: np.ndarray, n_top_genes: int
 
 @dataclass(frozen=True)
 class Scale:
-    """A scale on which a model sees counts, as the training cells set it; increasing in the count of each gene."""
+    """A scale on which a model sees counts, fitted to the training cells; increasing in the count of each gene."""
 
     name: str
     median: float
@@ -117,19 +117,17 @@ class Scale:
     """Of each gene in all counts of the training cells."""
     clip: float
     shift: np.ndarray | float = 0.0
-    """Taken off, so that no training value is negative: a decoder with positive outputs must reach all of them."""
+    """Subtracted, so that no training value is negative: a decoder with positive outputs must reach all of them."""
 
     @classmethod
     def fit(cls, name: str, counts: sparse.csr_matrix, totals: np.ndarray) -> Scale:
-        """Of training cells: genes in use, and the totals over all genes."""
+        """From training cells: counts of the genes in use, and totals over all genes."""
         share = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() / totals.sum()
         scale = cls(name, float(np.median(totals)), share, np.sqrt(counts.shape[0]))
-        if name != "pearson":
-            return scale
-        return cls(name, scale.median, share, scale.clip, scale.values(counts, totals).min(axis=0))
+        return scale if name != "pearson" else replace(scale, shift=scale.values(counts, totals).min(axis=0))
 
     def place(self, x: np.ndarray, totals: np.ndarray) -> np.ndarray:
-        """Where counts lie, cells x genes; half counts, too, for the limits between two counts."""
+        """Positions of counts on the scale, cells x genes; also of half counts, the limits between two counts."""
         if self.name == "counts":
             return x
         if self.name == "log1p":
@@ -138,7 +136,7 @@ class Scale:
         return (x - mu) / np.sqrt(mu + mu**2 / _THETA) - self.shift
 
     def values(self, counts: sparse.csr_matrix, totals: np.ndarray) -> sparse.csr_matrix | np.ndarray:
-        """What the model is given: sparse where zeros stay zeros; residuals are clipped to the root of the cells."""
+        """Values for the model: sparse if zeros stay zeros; residuals are clipped at the root of the cell number."""
         if self.name == "pearson":
             return np.clip(self.place(counts.toarray(), totals) + self.shift, -self.clip, self.clip) - self.shift
         out = counts.astype(np.float64)
@@ -150,6 +148,6 @@ class Scale:
         """Expression relative to the depth of the cell, up to an increasing function for each gene."""
         if self.name != "pearson":
             return decoded
-        # at one residual, deeper cells differ from the mean by a smaller part of it
+        # the same residual is a smaller part of the mean in deeper cells
         deviation = np.sqrt(self.share / totals[:, None] + self.share**2 / _THETA)
         return self.share + (decoded + self.shift) * deviation

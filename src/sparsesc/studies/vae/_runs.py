@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,8 @@ from sparsesc.stats.genes._thinning import overdispersion, thin_counts
 
 from ._inputs import Fold, Scale, choose_genes
 from ._latent_diagnostics import describe_dimensions
-from ._latent_terms import batches, read_terms
 from ._scores import label_transfer, rounded_log_prob, spearman_of_genes
+from ._terms import batches, read_terms
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,7 +37,7 @@ _LEAST_MEAN = 1e-4
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained; with the cells it decides everything."""
+    """All options of one training."""
 
     architecture: str
     options: dict[str, Any]
@@ -52,30 +52,26 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Cells on one side, the genes in use only."""
+class Counted:
+    """Counts of some cells, of the genes in use only, with their labels."""
 
     counts: sparse.csr_matrix
     totals: np.ndarray
-    """Over all genes."""
+    """Counts over all genes."""
     labels: np.ndarray | None
     batches: np.ndarray | None
-
-    def with_counts(self, counts: sparse.csr_matrix, totals: np.ndarray) -> Part:
-        """Other counts of the same cells."""
-        return Part(counts, totals, self.labels, self.batches)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Training cells, held-out cells, and these cut in two by molecules: one half to encode, one to score on."""
+    """Training cells, held-out cells, and two halves of the molecules of these: one to encode, one to score on."""
 
     fold: Fold
     genes: np.ndarray
-    train: Part
-    test: Part
-    encoded: Part
-    scored: Part
+    train: Counted
+    test: Counted
+    encoded: Counted
+    scored: Counted
     fingerprint: str
 
     @classmethod
@@ -92,15 +88,17 @@ class Split:
         totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
         genes = choose_genes(counts[fold.train], totals[fold.train], n_top_genes)
 
-        def part(rows: np.ndarray) -> Part:
-            own = [None if column is None else column[rows] for column in (labels, batches)]
-            return Part(sparse.csr_matrix(counts[rows][:, genes]), totals[rows], *own)
+        def part(rows: np.ndarray) -> Counted:
+            columns = [None if column is None else column[rows] for column in (labels, batches)]
+            return Counted(sparse.csr_matrix(counts[rows][:, genes]), totals[rows], *columns)
 
         train, test = part(fold.train), part(fold.test)
         halves = thin_counts(counts[fold.test], rng=np.random.default_rng([seed, 1]))
         encoded, scored = (
-            test.with_counts(
-                sparse.csr_matrix(half[:, genes]), np.maximum(np.asarray(half.sum(axis=1), float).ravel(), 1.0)
+            replace(
+                test,
+                counts=sparse.csr_matrix(half[:, genes]),
+                totals=np.maximum(np.asarray(half.sum(axis=1), float).ravel(), 1.0),
             )
             for half in halves
         )
@@ -110,13 +108,13 @@ class Split:
 
 
 def digest(matrices: Sequence[sparse.csr_matrix], columns: Sequence[np.ndarray | None]) -> str:
-    """A name of data by their content."""
-    found = hashlib.sha256()
+    """A hash of data by their content."""
+    content = hashlib.sha256()
     arrays = [a for matrix in matrices for a in (matrix.data, matrix.indices, matrix.indptr)]
     for array in [*arrays, *columns]:
         values = np.zeros(0) if array is None else np.ascontiguousarray(array)
-        found.update((values.astype("U") if values.dtype == object else values).tobytes())
-    return found.hexdigest()
+        content.update((values.astype("U") if values.dtype == object else values).tobytes())
+    return content.hexdigest()
 
 
 type Outcome = dict[str, Any]
@@ -124,7 +122,7 @@ type Outcome = dict[str, Any]
 
 
 class Store:
-    """What was computed before, in a folder: each result under a name that says what it was made from."""
+    """Results of earlier calls in a folder, each under a hash of its inputs."""
 
     def __init__(self, path: str | Path | None) -> None:
         self._folder = None if path is None else Path(path)
@@ -132,7 +130,7 @@ class Store:
             self._folder.mkdir(parents=True, exist_ok=True)
 
     def remember(self, made_from: Sequence[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The stored result, or a new one, which is stored: at once or not at all, so that no half file is left."""
+        """The stored result, or a new one, which is then stored: whole or not at all."""
         if self._folder is None:
             return make()
         versions = [version("sparsesc"), version("scvi-tools")]
@@ -140,15 +138,15 @@ class Store:
         file = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
         if file.is_file():
             return json.loads(file.read_text())
-        found = make()
+        result = make()
         draft = file.with_suffix(".draft")
-        draft.write_text(json.dumps(found))
+        draft.write_text(json.dumps(result))
         draft.replace(file)
-        return found
+        return result
 
 
 def train_and_score(split: Split, setting: Setting, accelerator: str) -> Outcome:
-    """Train on the training cells, judge on the others."""
+    """Train on the training cells, score on the others."""
     import torch
     from scvi.model import SCVI
 
@@ -162,7 +160,7 @@ def train_and_score(split: Split, setting: Setting, accelerator: str) -> Outcome
         _start_at_the_mean(model, cells["train"], split.train, setting.likelihood)
         try:
             _train(model, setting, accelerator)
-        except ValueError:  # torch's distributions refuse NaN: a result of the study, unless it was something else
+        except ValueError:  # torch's distributions refuse NaN, which is a result of the study; other errors are not
             if not _diverged(model):
                 raise
     seconds = time.perf_counter() - begun
@@ -175,31 +173,31 @@ def train_and_score(split: Split, setting: Setting, accelerator: str) -> Outcome
         )
     else:
         with quiet():
-            scores, dimensions = _judge(model, cells, split, scale, setting)
+            scores, dimensions = _score(model, cells, split, scale, setting)
         row |= scores
-    model.deregister_manager(cells["train"])  # scvi-tools keeps a hold on every AnnData that was set up
+    model.deregister_manager(cells["train"])  # scvi-tools keeps every AnnData that was set up
     return {"run": row, "dimensions": dimensions}
 
 
 def describe(split: Split, setting: Setting) -> dict[str, Any]:
-    """What a row says of the training."""
+    """Columns of a row that describe the training."""
     shape = {name: setting.options.get(name, default) for name, default in DEFAULT_SHAPE.items()}
     made = {"preprocessing": setting.preprocessing, "likelihood": setting.likelihood}
     return {"architecture": setting.architecture} | shape | made | describe_split(split, setting.seed)
 
 
 def describe_split(split: Split, seed: int) -> dict[str, Any]:
-    """What a row says of the cells."""
+    """Columns of a row that describe the cells."""
     n_train, n_test = len(split.train.totals), len(split.test.totals)
     sizes = {"n_train": n_train, "n_test": n_test, "n_genes": len(split.genes)}
     return {"fold": split.fold.name, "rng": seed} | sizes
 
 
 DEFAULT_SHAPE = {"n_hidden": 128, "n_layers": 1, "n_latent": 10}
-"""Of SCVI, where an architecture does not say."""
+"""Of SCVI, for options that an architecture leaves out."""
 
 
-def as_cells(part: Part, scale: Scale) -> AnnData:
+def as_cells(part: Counted, scale: Scale) -> AnnData:
     """Values as the model sees them, and the factor from a decoded value to that of a cell."""
     from anndata import AnnData
 
@@ -215,8 +213,9 @@ def as_cells(part: Part, scale: Scale) -> AnnData:
 def register(cells: AnnData) -> None:
     """Set up cells for SCVI.
 
-    The decoder is told a size factor from the total over all genes. By default it would know the total over the chosen
-    genes, a part of what it is judged on, and give shares of it, which mean nothing of logarithms or residuals.
+    The decoder gets a size factor from the total over all genes. By default it would get the total over the chosen
+    genes, a part of the values that it is scored on, and return shares of it, which are meaningless for logarithms or
+    residuals.
     """
     from scvi.model import SCVI
 
@@ -230,12 +229,12 @@ def model_options(setting: Setting) -> dict[str, Any]:
 
 
 def plan_options(setting: Setting) -> dict[str, Any]:
-    """Options of its training: the divergence counts in full after a part of the epochs."""
+    """Options of its training: the divergence has its full weight after a part of the epochs."""
     return {"lr": setting.lr, "n_epochs_kl_warmup": round(setting.kl_warmup * setting.max_epochs) or None}
 
 
-def _start_at_the_mean(model: Any, cells: AnnData, part: Part, likelihood: str) -> None:
-    """Outputs begin at the mean cell and spreads at their moments, so that short trainings can be compared."""
+def _start_at_the_mean(model: Any, cells: AnnData, part: Counted, likelihood: str) -> None:
+    """Start outputs at the mean cell and spreads at their moments, so that short trainings can be compared."""
     import torch
 
     stored: Any = cells.X
@@ -253,7 +252,7 @@ def _start_at_the_mean(model: Any, cells: AnnData, part: Part, likelihood: str) 
             model.module.px_r.copy_(torch.as_tensor(spread, dtype=torch.float32))
 
 
-def _excess(part: Part) -> np.ndarray:
+def _excess(part: Counted) -> np.ndarray:
     """Overdispersion of each gene by moments."""
     return overdispersion(part.counts, sizes=part.totals / part.totals.mean())
 
@@ -266,7 +265,7 @@ def _train(model: Any, setting: Setting, accelerator: str) -> None:
         validation_size=0.0,
         shuffle_set_split=False,
         batch_size=setting.batch_size,
-        # a last batch of one or two cells has no spread to normalise by
+        # a last batch of one or two cells has no spread to normalize by
         datasplitter_kwargs={"drop_last": n_cells > setting.batch_size and n_cells % setting.batch_size < 3},
         plan_kwargs=plan_options(setting),
         accelerator=accelerator,
@@ -280,7 +279,7 @@ def _diverged(model: Any) -> bool:
     return not all(bool(p.isfinite().all()) for p in model.module.parameters())
 
 
-def _judge(
+def _score(
     model: Any, cells: dict[str, AnnData], split: Split, scale: Scale, setting: Setting
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Scores, and one row a dimension."""
@@ -297,7 +296,7 @@ def _judge(
     test = read_terms(model, cells["test"], n_draws=setting.n_draws, seed=setting.seed, also=also)
     train = read_terms(model, cells["train"], n_draws=1, seed=setting.seed)
     assert test.prior is not None and train.prior is not None
-    counted = -test.reconstruction if test.also is None else test.also
+    loglik = -test.reconstruction if test.also is None else test.also
     dimensions = describe_dimensions(test)
     scores: dict[str, Any] = {
         "elbo": float(-(test.reconstruction + test.prior).mean()),
@@ -306,8 +305,8 @@ def _judge(
         "elbo_train": float(-(train.reconstruction + train.prior).mean()),
         "n_active": int(dimensions["active"].sum()),
         "n_collapsed": int(dimensions["collapsed"].sum()),
-        "loglik_counts": float(counted.mean()),
-        "elbo_counts": float((counted - test.prior).mean()),
+        "loglik_counts": float(loglik.mean()),
+        "elbo_counts": float((loglik - test.prior).mean()),
         "elbo_counts_null": null_loglik(split),
         "spearman": spearman_of_genes(
             scale.rate(_expected(model, cells["encoded"]), split.encoded.totals),
@@ -323,15 +322,15 @@ def _judge(
     return scores, [about | {name: record[name] for name in kept} for record in listed]
 
 
-def _limits(part: Part, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
-    """Between what each count lies on the scale of the model: half a count up and down; zeros reach down to -inf."""
+def _limits(part: Counted, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
+    """Limits of each count on the scale of the model: half a count up and down; those of zeros start at -inf."""
     x = part.counts.toarray().astype(np.float64)
     below = scale.place(np.maximum(x - 0.5, 0.0), part.totals)
     return np.where(x > 0, below, -np.inf), scale.place(x + 0.5, part.totals)
 
 
 def _expected(model: Any, cells: AnnData) -> np.ndarray:
-    """What the decoder expects at the posterior mean, without the size of the cell: cells x genes."""
+    """Expected expression at the posterior mean, without the size of the cell: cells x genes."""
     import torch
 
     module = model.module
@@ -339,13 +338,13 @@ def _expected(model: Any, cells: AnnData) -> np.ndarray:
     with torch.random.fork_rng(), batches(model, cells) as loader:
         for tensors in loader:
             inferred = module.inference(**module._get_inference_input(tensors))
-            given = module._get_generative_input(tensors, inferred | {"z": inferred["qz"].loc})
-            parts.append(module.generative(**given)["px"].get_normalized("scale").double().cpu().numpy())
+            inputs = module._get_generative_input(tensors, inferred | {"z": inferred["qz"].loc})
+            parts.append(module.generative(**inputs)["px"].get_normalized("scale").double().cpu().numpy())
     return np.concatenate(parts)
 
 
 def null_loglik(split: Split) -> float:
-    """Log-likelihood of held-out counts without any latent: every gene at its share of the training cells.
+    """Log-likelihood of held-out counts without a latent: every gene at its share of the training counts.
 
     Negative binomial, overdispersion by moments on the training cells.
     """
@@ -357,7 +356,7 @@ def null_loglik(split: Split) -> float:
 
 
 def principal_components(split: Split, n_components: int, seed: int) -> dict[str, Any]:
-    """The control: principal components of log-normalised values, of the training cells, in the same scores."""
+    """The control: principal components of log-normalized values of the training cells, with the same scores."""
     from sklearn.decomposition import PCA
 
     scale = Scale.fit("log1p", split.train.counts, split.train.totals)
@@ -381,7 +380,7 @@ def principal_components(split: Split, n_components: int, seed: int) -> dict[str
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the remarks of lightning and scvi-tools on devices, workers and what a column of counts should hold."""
+    """Silence messages of lightning and scvi-tools about devices, workers and the values of counts."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "scvi")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Scores of decoders that can be compared over scales and likelihoods, because all are about counts."""
+"""Scores of decoders that can be compared across scales and likelihoods, because all are of counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def rounded_log_prob(mean: torch.Tensor, sd: torch.Tensor, low: torch.Tensor, hi
     import torch
 
     a, b = (low - mean) / sd, (high - mean) / sd
-    flipped = a > 0  # the upper tail, as the lower one of the negative: no difference of two numbers near 1
+    flipped = a > 0  # the upper tail as the lower one of the negative: no difference of two numbers near 1
     a, b = torch.where(flipped, -b, a), torch.where(flipped, -a, b)
     below_b, below_a = torch.special.log_ndtr(b), torch.special.log_ndtr(a)
     gap = torch.log(-torch.expm1((below_a - below_b).clamp(max=-1e-15)))
@@ -29,29 +29,31 @@ def rounded_log_prob(mean: torch.Tensor, sd: torch.Tensor, low: torch.Tensor, hi
 def spearman_of_genes(expected: np.ndarray, counts: sparse.csr_matrix, totals: np.ndarray) -> float:
     """Mean over genes of the rank correlation over cells between expected expression and counts per total.
 
-    Genes with a count in fewer than ten cells are left out; NaN if none is left. A constant expectation counts as 0.
+    Genes with counts in fewer than ten cells are left out; NaN if none is left. A constant expectation counts as 0.
     """
-    told = np.flatnonzero(np.bincount(counts.indices, minlength=counts.shape[1]) >= _FEWEST)
-    if not len(told):
+    usable = np.flatnonzero(np.bincount(counts.indices, minlength=counts.shape[1]) >= _FEWEST)
+    if not len(usable):
         return float("nan")
-    observed = stats.rankdata((sparse.diags_array(1 / totals) @ counts[:, told]).toarray(), axis=0)
-    predicted = stats.rankdata(expected[:, told], axis=0)
+    observed = stats.rankdata((sparse.diags_array(1 / totals) @ counts[:, usable]).toarray(), axis=0)
+    predicted = stats.rankdata(expected[:, usable], axis=0)
     observed -= observed.mean(0)
     predicted -= predicted.mean(0)
     norm = np.sqrt((observed**2).sum(0) * (predicted**2).sum(0))
-    return float(np.divide((observed * predicted).sum(0), norm, out=np.zeros(len(told)), where=norm > 0).mean())
+    return float(np.divide((observed * predicted).sum(0), norm, out=np.zeros(len(usable)), where=norm > 0).mean())
 
 
 def label_transfer(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
-    """Share of held-out cells that get their label from their 15 nearest training cells, averaged over labels.
+    """Share of held-out cells whose label is predicted by their 15 nearest training cells, averaged over labels.
 
-    Cells with a negative code are left out, and labels that no training cell has.
+    Cells with a negative code and labels without a training cell are left out.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
-    known, asked = train_labels >= 0, np.isin(test_labels, train_labels[train_labels >= 0])
-    if not asked.any() or len(np.unique(train_labels[known])) < 2:
+    known = train_labels >= 0
+    tested = np.isin(test_labels, train_labels[known])
+    if not tested.any() or len(np.unique(train_labels[known])) < 2:
         return float("nan")
     model = KNeighborsClassifier(min(_NEIGHBORS, int(known.sum()))).fit(train[known], train_labels[known])
-    hit = model.predict(test[asked]) == test_labels[asked]
-    return float(np.mean([hit[test_labels[asked] == label].mean() for label in np.unique(test_labels[asked])]))
+    labels = test_labels[tested]
+    correct = model.predict(test[tested]) == labels
+    return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))

@@ -15,7 +15,6 @@ from sparsesc._random import several_seeds
 from sparsesc._values import as_list, check_choice, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door._counts import whole_counts
-from sparsesc.door._keys import COUNT_TABLES
 from sparsesc.door._obs_columns import read_labels
 
 from ._autotune import check_autotune, search_values, tuned_options
@@ -60,15 +59,15 @@ def vae_study(
     accelerator: str = "auto",
     progress_bar: bool | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Which architecture, preprocessing and likelihood of a variational autoencoder holds on donors it has not seen.
+    r"""Compare architectures, preprocessings and likelihoods of a variational autoencoder on held-out donors.
 
-    Trains scVI's autoencoder for every combination on some donors and judges it on the others: the objective with its
-    two parts, the dimensions in use, and scores that can be compared over preprocessings and likelihoods.
+    Trains scVI's autoencoder for every combination on some donors and scores it on the others: the objective with its
+    two parts, the dimensions in use, and scores that can be compared across preprocessings and likelihoods.
 
     Parameters
     ----------
     adata
-        Cells x genes, counts; stays as it is.
+        Cells x genes, counts; not changed.
     sample_key
         Column of ``obs`` with donors, or sites: whole ones are held out.
     layer
@@ -86,32 +85,33 @@ def vae_study(
     label_key
         Column of ``obs`` with cell types, for the transfer of labels from training to held-out cells.
     batch_key
-        Column of ``obs`` with batches that the decoder is told. Held-out donors must not have batches of their own.
+        Column of ``obs`` with batches, which the decoder takes as input. Every batch of a held-out donor must also be
+        in the training.
     test_donors
-        Donors to hold out, together. ``None``: all in turn.
+        Donors to hold out together. ``None``: all in turn.
     n_folds
-        Parts that donors are dealt to, each held out once. ``None``: every donor by itself, five parts at most.
+        Number of groups of donors, each held out once. ``None``: every donor by itself, with at most five groups.
     n_top_genes
-        Genes that vary most among the training cells, chosen anew for each fold. ``None``: all that they express.
+        Genes that vary most among the training cells of each fold. ``None``: all expressed genes.
     max_epochs
-        Of the training. All training cells are trained on; nothing stops early.
+        Epochs of each training, on all training cells and without early stopping.
     kl_warmup
-        Share of the epochs in which the weight of the divergence rises from 0 to 1. 0: it counts in full at once, which
-        is when posteriors collapse.
+        Share of the epochs in which the weight of the divergence rises from 0 to 1. 0: it has its full weight from the
+        start, which is when posteriors collapse.
     batch_size, lr
         Cells per step and learning rate of the training.
     n_draws
         Draws from the posterior of each held-out cell.
     search
         ``"grid"``: train all architectures. ``"autotune"``: let :mod:`scvi.autotune` search among the values of their
-        options, on the training cells, and judge what it finds; needs ray.
+        options, on the training cells, and score the best; needs ray.
     n_trials
         Trainings of that search.
     rng
         One seed or several, each a training of every combination.
     path
-        A folder for finished trainings. A study that is called again with it goes on where it was stopped: a training
-        is taken from there if its settings, the counts and the version of the packages are the same.
+        A folder for finished trainings. A study that is called again with this folder continues where it stopped: a
+        stored training is used if its options, the counts and the versions of the packages are the same.
     accelerator
         Where to train, as in Lightning.
     progress_bar
@@ -119,22 +119,22 @@ def vae_study(
 
     Returns
     -------
-    Three tables. After Ctrl-C, with the trainings that were finished.
+    Three tables. After Ctrl-C, they hold the finished trainings.
 
     ``"runs"``
-        One row a training: `architecture`, `n_hidden`, `n_layers`, `n_latent`, `preprocessing`, `likelihood`, `fold`
+        One row per training: `architecture`, `n_hidden`, `n_layers`, `n_latent`, `preprocessing`, `likelihood`, `fold`
         (the donors held out), `rng`, `n_train`, `n_test`, `n_genes`; on held-out cells `elbo`, `reconstruction`, `kl`
-        (nats a cell, elbo = -(reconstruction + kl)), `elbo_train`, `n_active`, `n_collapsed`; to be compared over all
-        rows of a fold `loglik_counts` (log probability of the counts given the latent), `elbo_counts` (less `kl`),
+        (nats per cell, elbo = -(reconstruction + kl)), `elbo_train`, `n_active`, `n_collapsed`; comparable across all
+        rows of a fold `loglik_counts` (log probability of the counts given the latent), `elbo_counts` (minus `kl`),
         `elbo_counts_null` (each gene negative binomial at its share of the training counts, no latent), `spearman`
         (expected expression decoded from half of a cell's molecules against the other half, over cells, mean over
-        genes) and `label_transfer` (15 nearest training cells, mean over labels); `seconds`, `diverged`. Rows with
-        architecture ``"PCA"`` are a control: as many components as the largest latent has dimensions.
+        genes) and `label_transfer` (by the 15 nearest training cells, mean over labels); `seconds`, `diverged`. Rows
+        with architecture ``"PCA"`` are a control: as many components as the largest latent has dimensions.
     ``"dimensions"``
-        One row a training and dimension, as in :func:`latent_diagnostics`.
+        One row per training and dimension, as in :func:`latent_diagnostics`.
     ``"counts"``
         `statistic` and `value`: the summary of :func:`count_diagnostics` over all cells, rates by donor and label, with
-        `share_*` of the genes that each family fits best and `loglik_*` of the families (nats a cell).
+        `share_*` of the genes that each family fits best and `loglik_*` of the families (nats per cell).
 
     Raises
     ------
@@ -145,22 +145,33 @@ def vae_study(
     TypeError
         If a column does not hold labels, or an option is of the wrong kind.
     ValueError
-        If values are not counts, there are too few donors or cells, a held-out donor has a batch of its own, or options
-        do not go together.
+        If values are not counts, there are too few donors or cells, the training lacks a batch of a held-out donor, or
+        options exclude each other.
+
+    See Also
+    --------
+    sparsesc.tl.latent_diagnostics : The scores of one trained model, in more detail.
+    sparsesc.tl.count_diagnostics : Which likelihood fits each gene, without a model.
 
     Notes
     -----
-    The `elbo` of a preprocessing cannot be compared with that of another: densities of logarithms or residuals are in
-    units of these, and a normal density on values of which most are zero grows without bound as its spread shrinks. So
-    the normal likelihoods are also read as distributions of counts: the probability that the variable falls between the
-    limits of the count on that scale (half a count below and above). `elbo_counts` is then a lower bound on the
-    log-probability of the same held-out counts for every row of a fold, and may be compared. It judges a normal model
-    by something that it was not trained for; what it keeps of cells is judged by `spearman` and `label_transfer`.
+    For a cell :math:`x` with the approximate posterior :math:`q(z \mid x)`,
 
-    Where this differs from scVI's defaults: the decoder is told the total over all genes as size factor, and gives
-    positive numbers instead of shares. Otherwise models of counts would know the total over the chosen genes, a part of
-    what they are judged on. Outputs start at the mean training cell and dispersions at their moments, so that short
-    trainings are not decided by a random start; they favour small models all the same.
+    .. math:: \mathrm{elbo}(x) = \mathbb{E}_{q(z \mid x)} \log p(x \mid z) - \mathrm{KL}(q(z \mid x) \,\|\, p(z)).
+
+    The `elbo` of one preprocessing cannot be compared with that of another: densities of logarithms or residuals are in
+    their units, and a normal density on values that are mostly zero grows without bound as its spread shrinks. So the
+    normal likelihoods are also read as distributions of counts: with :math:`t`, the scale of the preprocessing,
+    :math:`P(k) = \Phi\left(\frac{t(k + 1/2) - m}{s}\right) - \Phi\left(\frac{t(k - 1/2) - m}{s}\right)` is the
+    probability of a count :math:`k` for the decoded mean :math:`m` and standard deviation :math:`s`. `elbo_counts` is
+    then a lower bound on the log-probability of the same held-out counts for every row of a fold, and can be compared.
+    It scores a normal model by an objective that it was not trained for; `spearman` and `label_transfer` score how much
+    of the cells it keeps.
+
+    Differences from scVI's defaults: the decoder gets the total over all genes as size factor, and returns positive
+    numbers instead of shares. Otherwise models of counts would know the total over the chosen genes, a part of the
+    values that they are scored on. Outputs start at the mean training cell and dispersions at their moments, so that a
+    random start does not decide short trainings; short trainings favor small models all the same.
 
     When not to use it: to compare integration. Donors are held out here, not mixed; a model that keeps donors apart
     can win. Differences smaller than those between folds or seeds say nothing.
@@ -174,18 +185,31 @@ def vae_study(
 
     Examples
     --------
-    >>> study = ssc.tl.vae_study(adata, sample_key="donor", label_key="cell_type", path="study/")
-    >>> study["runs"].groupby(["architecture", "preprocessing", "likelihood"])["elbo_counts"].mean()
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.simulate_programs(n_cells=160, n_genes=30, n_batches=2, count_noise="poisson")
+    >>> study = ssc.tl.vae_study(
+    ...     adata,
+    ...     sample_key="batch",
+    ...     architectures={"tiny": {"n_hidden": 8, "n_latent": 2}},
+    ...     preprocessing="counts",
+    ...     likelihoods="nb",
+    ...     max_epochs=2,
+    ...     accelerator="cpu",
+    ... )
+    >>> study["runs"][["architecture", "likelihood", "fold"]]
+      architecture likelihood     fold
+    0         tiny         nb  batch_1
+    1         tiny         nb  batch_0
+    2          PCA       none  batch_1
+    3          PCA       none  batch_0
     """
     check.check_adata(adata)
     check_choice(search, ("grid", "autotune"), name="search")
     if search == "autotune":
         check_autotune()
     shapes = _architectures(architectures)
-    scales, families = (
-        _choices(preprocessing, PREPROCESSING, "preprocessing"),
-        _choices(likelihoods, LIKELIHOODS, "likelihoods"),
-    )
+    scales = _choices(preprocessing, PREPROCESSING, "preprocessing")
+    families = _choices(likelihoods, LIKELIHOODS, "likelihoods")
     pairs = [(s, f) for s, f in product(scales, families) if s == "counts" or f == NORMAL]
     if not pairs:
         msg = f"likelihoods {listing(families)} need preprocessing='counts', found {listing(scales)}."
@@ -204,13 +228,14 @@ def vae_study(
     donors = read_labels(adata, sample_key, integers=True)
     labels = None if label_key is None else read_labels(adata, label_key, integers=True)
     batches = None if batch_key is None else read_labels(adata, batch_key, integers=True)
-    counts = whole_counts(adata, layer, only="counts can be compared over preprocessings")
+    counts = whole_counts(adata, layer, only="counts can be compared across preprocessings")
     donors = replace(donors, codes=np.where(np.diff(counts.indptr) > 0, donors.codes, -1))  # no count, no cell
-    asked = None if test_donors is None else [str(name) for name in as_list(test_donors)]
-    folds = make_folds(donors, sample_key, test_donors=asked, n_folds=n_folds)
+    held_out = None if test_donors is None else [str(name) for name in as_list(test_donors)]
+    folds = make_folds(donors, sample_key, test_donors=held_out, n_folds=n_folds)
     if batches is not None:
         _check_batches(folds, batches.codes, batches.categories, batch_key)
     store = Store(path)
+    folder = None if path is None else str(Path(path) / "autotune")
 
     names = ["autotuned"] if search == "autotune" else list(shapes)
     outcomes: list[Outcome] = []
@@ -229,7 +254,8 @@ def vae_study(
                 for name, (scale, family), seed in product(names, pairs, seeds):
                     setting = Setting(name, dict(shapes.get(name, {})), scale, family, seed, **fixed)
                     if search == "autotune":
-                        setting = _tuned(split, setting, shapes, n_trials, path)
+                        best = tuned_options(split, setting, search_values(shapes), n_trials=n_trials, folder=folder)
+                        setting = replace(setting, options=best)
                     train = partial(train_and_score, split, setting, accelerator)
                     outcomes.append(store.remember([asdict(setting), split.fingerprint], train))
                     bar.update(1)
@@ -250,23 +276,15 @@ def vae_study(
     }
 
 
-def _tuned(
-    split: Split, setting: Setting, shapes: dict[str, dict[str, Any]], n_trials: int, path: str | Path | None
-) -> Setting:
-    folder = None if path is None else str(Path(path) / "autotune")
-    found = tuned_options(split, setting, search_values(shapes), n_trials=n_trials, folder=folder)
-    return replace(setting, options=found)
-
-
-def _architectures(asked: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+def _architectures(shapes: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
     """Names with options, checked."""
-    if asked is None:
+    if shapes is None:
         return {name: dict(options) for name, options in ARCHITECTURES.items()}
-    if not isinstance(asked, Mapping) or not asked:
-        msg = f"architectures must map names to options of SCVI, found {asked!r}."
+    if not isinstance(shapes, Mapping) or not shapes:
+        msg = f"architectures must map names to options of SCVI, found {shapes!r}."
         raise TypeError(msg)
     out = {}
-    for name, options in asked.items():
+    for name, options in shapes.items():
         if not isinstance(options, Mapping):
             msg = f"architectures[{name!r}] must be a mapping such as {{'n_hidden': 128}}, found {options!r}."
             raise TypeError(msg)
@@ -281,14 +299,14 @@ def _architectures(asked: Mapping[str, Mapping[str, Any]] | None) -> dict[str, d
     return out
 
 
-def _choices(asked: str | Sequence[str], known: Sequence[str], name: str) -> list[str]:
-    found = as_list(asked)
-    for value in found:
+def _choices(values: str | Sequence[str], known: Sequence[str], name: str) -> list[str]:
+    values = as_list(values)
+    for value in values:
         check_choice(value, known, name=name)
-    if not found:
+    if not values:
         msg = f"{name} is empty. Choose some of {listing(known)}."
         raise ValueError(msg)
-    return found
+    return values
 
 
 def _number(value: Any, name: str, *, largest: float = np.inf) -> float:
@@ -302,21 +320,21 @@ def _number(value: Any, name: str, *, largest: float = np.inf) -> float:
 
 def _check_batches(folds: list[Fold], codes: np.ndarray, names: list[str], batch_key: str | None) -> None:
     for fold in folds:
-        own = sorted({names[c] if c >= 0 else "missing" for c in set(codes[fold.test]) - set(codes[fold.train])})
-        if own:
+        unseen = sorted({names[c] if c >= 0 else "missing" for c in set(codes[fold.test]) - set(codes[fold.train])})
+        if unseen:
             msg = (
-                f"With {fold.name} held out, no training cell is of the batch {listing(own)} of {batch_key!r}: "
+                f"With {fold.name} held out, no training cell is of the batch {listing(unseen)} of {batch_key!r}: "
                 "the decoder would not know it. Leave batch_key out, or name a batch that donors share."
             )
             raise ValueError(msg)
 
 
 def _facts(adata: AnnData, layer: str | None, sample_key: str, label_key: str | None) -> dict[str, float]:
-    """What the counts are like."""
+    """Summary of the distributions of the counts."""
     from anndata import AnnData as Plain
 
-    held = Plain(adata.X if layer is None else adata.layers[layer], obs=adata.obs, var=adata.var[[]])
-    count_diagnostics(held, batch_key=sample_key, groupby=label_key, key_added=_KEY, progress_bar=False)
-    _, families, summary = (held.uns[_KEY][name] for name in COUNT_TABLES)
+    plain = Plain(adata.X if layer is None else adata.layers[layer], obs=adata.obs, var=adata.var[[]])
+    count_diagnostics(plain, batch_key=sample_key, groupby=label_key, key_added=_KEY, progress_bar=False)
+    families, summary = plain.uns[_KEY]["families"], plain.uns[_KEY]["summary"]
     more = {f"{what}_{name}": families.loc[name, what] for what in ("share", "loglik") for name in families.index}
     return dict(zip(summary["statistic"], summary["value"], strict=True)) | more

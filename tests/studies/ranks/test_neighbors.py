@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsesc.studies.ranks._neighbor_shares import group_means, same_batch, same_group, weighted_means
+from sparsesc.studies.ranks._neighbors import group_means, same_batch, same_group, weighted_means
 
 
 def test_shares_by_hand():

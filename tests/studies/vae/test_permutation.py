@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sparsesc.studies.vae._restricted import explained
+from sparsesc.studies.vae._permutation import explained
 
 
 def make(n_samples, n_cells, n_columns, rng, *, between=1.0):

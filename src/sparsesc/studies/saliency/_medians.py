@@ -1,8 +1,8 @@
-"""Medians of sets of genes, and of very many random sets: the null of a median.
+"""Medians of sets of genes, and of very many random sets: the null distribution of a median.
 
-Random sets of all sizes come from one order of genes: its first m genes are a random set of m. Such an order with the
-sizes to stop at is a *ladder*. The medians of all its sizes cost a sort of its genes and one step a gene, because they
-are found backwards: genes leave a linked list one after the other, and the median moves by one place at most.
+Random sets of all sizes come from one order of genes: its first m genes are a random set of m. Such an order, with the
+sizes to stop at, is a *ladder*. The medians of all its sizes cost one sort of its genes and one step per gene, because
+they are computed backwards: genes leave a linked list one by one, and the median moves by one place at most.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PLACE = _bit_places()
 
 @dataclass(frozen=True)
 class Ladders:
-    """Orders of genes, and the sizes at which medians are wanted."""
+    """Orders of genes, and the sizes to compute medians at."""
 
     members: np.ndarray
     """Genes of all ladders, one after the other; no gene twice in a ladder."""
@@ -45,14 +45,14 @@ class Ladders:
 
     @classmethod
     def single(cls, members: np.ndarray, lengths: np.ndarray) -> Ladders:
-        """The same from sets that are joined already."""
+        """The same, from sets that are already joined."""
         lengths = np.asarray(lengths, dtype=np.int64)
         ones = np.arange(len(lengths) + 1, dtype=np.int64)
         return cls(np.asarray(members, dtype=np.int32), np.append(0, np.cumsum(lengths)), lengths, ones)
 
     @classmethod
     def nested(cls, orders: np.ndarray, sizes: np.ndarray) -> Ladders:
-        """Ladders x genes: all with the same `sizes`, ascending, of which the last is the number of columns."""
+        """From orders, ladders x genes, with the same ascending `sizes`, the last of which is the number of columns."""
         n, m = orders.shape
         return cls(
             np.ascontiguousarray(orders, dtype=np.int32).ravel(),
@@ -169,12 +169,12 @@ def _summed_medians(
 
 
 def upper_tail(observed: np.ndarray, null: np.ndarray, *, n_tail: int = 20, share: float = 0.05) -> np.ndarray:
-    """P-values of observed values, among draws of what they are if nothing is there: large values are small p.
+    """P-values of observed values among draws under the null hypothesis: large values get a small p.
 
-    Where a draw reaches the observed value, p is the share of those that do, the observed one counted as a draw: exact,
-    however few they are. Beyond all draws, where p would be the same for all values, the tail of the draws is continued
-    by a generalised Pareto distribution that falls off exponentially or more slowly: lighter tails are not believed, so
-    that p is too large there rather than too small.
+    Where draws reach the observed value, p is their share, the observed value counted as a draw: exact, however few
+    draws there are. Beyond all draws, where p would be the same for all values, a generalized Pareto distribution
+    continues the tail of the draws. It falls off exponentially or more slowly: lighter tails are not trusted, so that
+    p is too large there rather than too small.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def upper_tail(observed: np.ndarray, null: np.ndarray, *, n_tail: int = 20, shar
     null
         Draws for each of them, n x draws.
     n_tail, share
-        Number, or if these are more, share of the draws that the tail is fitted to.
+        The tail is fitted to this number, or this share if it is more, of the draws.
 
     Returns
     -------
@@ -206,12 +206,12 @@ def upper_tail(observed: np.ndarray, null: np.ndarray, *, n_tail: int = 20, shar
     mean, variance = excess.mean(1), excess.var(1)
     flat = mean <= 1e-12 * np.abs(limit)
     mean = np.where(flat, 1.0, mean)
-    # moments of the generalised Pareto distribution: m^2 / v = 1 - 2 shape
+    # moments of the generalized Pareto distribution: m^2 / v = 1 - 2 shape
     shape = np.clip(0.5 * (1 - mean**2 / np.where(flat, 1.0, np.maximum(variance, 1e-300))), 0.0, 0.45)
     scaled = (observed[beyond] - limit) / (mean * (1 - shape))
     thin = shape < 1e-3
     power = np.where(thin, 1.0, shape)
     log_tail = np.where(thin, -scaled, -np.log1p(power * np.maximum(scaled, 0)) / power)
-    fitted = (n_tail + 1.0) / (n_draws + 1.0) * np.exp(np.minimum(log_tail, 0.0))
-    p[beyond] = np.where(flat, p[beyond], np.maximum(np.minimum(fitted, p[beyond]), np.finfo(float).tiny))
+    tail_p = (n_tail + 1.0) / (n_draws + 1.0) * np.exp(np.minimum(log_tail, 0.0))
+    p[beyond] = np.where(flat, p[beyond], np.maximum(np.minimum(tail_p, p[beyond]), np.finfo(float).tiny))
     return p

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsesc.studies.saliency._set_medians import Ladders, summed_medians, upper_tail
+from sparsesc.studies.saliency._medians import Ladders, summed_medians, upper_tail
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ._medians import Ladders, summed_medians, upper_tail
 from ._random_sets import RandomSets
-from ._set_medians import Ladders, summed_medians, upper_tail
 
 _FIRST = 100  # draws that every set gets, where draws are costly
-_ENOUGH = 10  # of these, so many reach the observed value: p is about .1 or more, and no further draws are made
+_ENOUGH = 10  # if so many of these reach the observed value, p is about .1 or more, and there are no further draws
 
 
 @dataclass(frozen=True)
-class Rows:
+class SaliencyRows:
     """Absolute saliency, cells x genes, read in blocks."""
 
     read: Callable[[slice], np.ndarray]
@@ -30,7 +30,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class SetImpact:
-    """One value a set."""
+    """Impact of each set, and its test."""
 
     medians: np.ndarray
     """Cells x sets."""
@@ -39,25 +39,25 @@ class SetImpact:
     sd: np.ndarray
     """Standard deviations over cells; 0 for a single cell."""
     score: np.ndarray
-    """Impact less its mean among random sets, over its standard deviation there."""
+    """Impact minus its mean among random sets, over its standard deviation there."""
     pval: np.ndarray
     by_gene: np.ndarray
-    """Mean over cells of each gene."""
+    """Mean of each gene over cells."""
 
 
-def impact_of_sets(rows: Rows, sets: Ladders, null: RandomSets, n_draws: int) -> SetImpact:
-    """Impact and its p among random sets; large impact is small p.
+def impact_of_sets(rows: SaliencyRows, sets: Ladders, null: RandomSets, n_draws: int) -> SetImpact:
+    """Impact of sets, and its p among random sets: a large impact gets a small p.
 
     Parameters
     ----------
     rows
         Absolute saliency of a unit.
     sets
-        The sets, one a ladder.
+        The sets, one per ladder.
     null
         Random sets in their place.
     n_draws
-        How many for each. Where they are not nested, a set that a tenth of the first hundred reaches gets no more.
+        How many for each. Unless they are nested, a set that a tenth of the first hundred draws reaches gets no more.
     """
     n_sets = len(sets.sizes)
     medians = np.empty((rows.n, n_sets))
@@ -69,23 +69,23 @@ def impact_of_sets(rows: Rows, sets: Ladders, null: RandomSets, n_draws: int) ->
     every = np.arange(n_sets)
     first = n_draws if null.nested else min(_FIRST, n_draws)
     draws = _draws(rows, null, every, 0, first)
-    pval, score = upper_tail(impact, draws), _standardised(impact, draws)
+    pval, score = upper_tail(impact, draws), _standardize(impact, draws)
     more = np.flatnonzero((draws >= impact[:, None]).sum(1) < _ENOUGH)
     if first < n_draws and len(more):
         draws = np.concatenate([draws[more], _draws(rows, null, more, first, n_draws)], axis=1)
-        pval[more], score[more] = upper_tail(impact[more], draws), _standardised(impact[more], draws)
+        pval[more], score[more] = upper_tail(impact[more], draws), _standardize(impact[more], draws)
     sd = medians.std(0, ddof=1) if rows.n > 1 else np.zeros(n_sets)
     return SetImpact(medians, impact, sd, score, pval, np.asarray(by_gene) / rows.n)
 
 
 def difference_of_sets(
-    rows: Rows, medians: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, null: RandomSets, n_draws: int
+    rows: SaliencyRows, medians: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, null: RandomSets, n_draws: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Impact in cells `in_a` less that in cells `in_b`, against the difference for random sets.
+    """Impact in cells `in_a` minus that in cells `in_b`, against the difference for random sets.
 
     Returns
     -------
-    Difference less its mean among random sets, over its standard deviation there; and two-sided p.
+    Difference minus its mean among random sets, over its standard deviation there; and two-sided p.
     """
     group = np.where(in_a, 0, np.where(in_b, 1, -1))
     every = np.arange(medians.shape[1])
@@ -95,10 +95,10 @@ def difference_of_sets(
     draws = drawn[0] - drawn[1]
     difference = medians[in_a].mean(0) - medians[in_b].mean(0)
     up, down = upper_tail(difference, draws), upper_tail(-difference, -draws)
-    return _standardised(difference, draws), np.minimum(2 * np.minimum(up, down), 1.0)
+    return _standardize(difference, draws), np.minimum(2 * np.minimum(up, down), 1.0)
 
 
-def _draws(rows: Rows, null: RandomSets, which: np.ndarray, first: int, stop: int) -> np.ndarray:
+def _draws(rows: SaliencyRows, null: RandomSets, which: np.ndarray, first: int, stop: int) -> np.ndarray:
     """Sets x draws: the impact of random sets."""
     sums = sum(
         null.medians(values, np.zeros(len(values), np.int64), 1, which=which, first=first, stop=stop)[0]
@@ -107,6 +107,6 @@ def _draws(rows: Rows, null: RandomSets, which: np.ndarray, first: int, stop: in
     return np.asarray(sums) / rows.n
 
 
-def _standardised(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def _standardize(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:
     spread = draws.std(1, ddof=1)
     return np.divide(observed - draws.mean(1), spread, out=np.zeros_like(observed), where=spread > 0)

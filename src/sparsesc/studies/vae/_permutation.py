@@ -1,4 +1,4 @@
-"""What a label explains of columns of numbers, against labels shuffled in a way that respects samples."""
+"""How much of columns of numbers a label explains, against labels that are shuffled with respect to samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import sparse
 
 @dataclass(frozen=True)
 class Explained:
-    """One value a column."""
+    """Explained variance, one value per column."""
 
     share: np.ndarray
     """Share of the variance that the label explains; NaN for constant columns."""
@@ -37,10 +37,10 @@ def explained(
         Codes ``0 ...`` of categories (integers): the share is that between categories, eta squared. Or numbers
         (floats): the squared correlation.
     strata
-        Codes ``0 ...``, none left out: labels are shuffled within strata only, and what strata explain is taken out of
-        both sides first, so that the share is of the variance within strata.
+        Codes ``0 ...`` without gaps: labels are shuffled within strata only, and strata are first removed from both
+        sides, so that the share is of the variance within strata.
     n_permutations
-        Shufflings. p is one plus the number that explain at least as much, over one plus their number.
+        Number of permutations. p is one plus the number that explain at least as much, over one plus their number.
     rng
         Draws.
 
@@ -51,23 +51,23 @@ def explained(
     samples as units.
     """
     n = len(values)
-    centred = _centre(np.asarray(values, dtype=np.float64), strata)
-    total = (centred**2).sum(0)
+    centered = _center(np.asarray(values, dtype=np.float64), strata)
+    total = (centered**2).sum(0)
     scale = np.abs(values).max(axis=0, initial=0.0) ** 2 * n
     varies = total > 1e-20 * np.maximum(scale, 1e-300)
     order = np.arange(n) if strata is None else np.argsort(strata, kind="stable")
     columns = labels[None, :] if np.issubdtype(labels.dtype, np.floating) else one_hot(labels)
-    # What the label's columns have in common within strata: shuffling within strata leaves it as it is.
-    spelled = columns.toarray() if isinstance(columns, sparse.csr_matrix) else np.asarray(columns)
-    apart = _centre(spelled.T, strata)
-    inverse = np.linalg.pinv(apart.T @ apart, rcond=1e-9, hermitian=True)
+    # Products of the label's columns within strata: shuffling within strata does not change them.
+    dense = columns.toarray() if isinstance(columns, sparse.csr_matrix) else np.asarray(columns)
+    within = _center(dense.T, strata)
+    inverse = np.linalg.pinv(within.T @ within, rcond=1e-9, hermitian=True)
 
     def share(shuffled: np.ndarray) -> np.ndarray:
-        sums = columns @ centred[shuffled]  # values are centred, so the columns need not be
+        sums = columns @ centered[shuffled]  # values are centered, so the columns need not be
         between = np.einsum("cj,cb,bj->j", sums, inverse, sums, optimize=True)
         return np.divide(between, total, out=np.full(len(total), np.nan), where=varies)
 
-    found = share(np.arange(n))
+    observed = share(np.arange(n))
     drawn = np.empty((n_permutations, len(total)))
     for i in range(n_permutations):
         if strata is None:
@@ -76,13 +76,13 @@ def explained(
             shuffled = np.empty(n, np.int64)
             shuffled[order] = order[np.lexsort((rng.random(n), strata[order]))]
         drawn[i] = share(shuffled)
-    # shufflings that give the same split again must count as reaching it, whatever the order of additions
-    reached = (drawn >= found * (1 - 1e-10) - 1e-12).sum(0)
+    # permutations with the same split must count as reaching it, whatever the order of additions
+    reached = (drawn >= observed * (1 - 1e-10) - 1e-12).sum(0)
     pval = np.where(varies, (1 + reached) / (1 + n_permutations), np.nan)
-    return Explained(found, drawn.mean(0), drawn.std(0), pval)
+    return Explained(observed, drawn.mean(0), drawn.std(0), pval)
 
 
-def _centre(values: np.ndarray, strata: np.ndarray | None) -> np.ndarray:
+def _center(values: np.ndarray, strata: np.ndarray | None) -> np.ndarray:
     if strata is None:
         return values - values.mean(0)
     means = (one_hot(strata) @ values) / np.bincount(strata)[:, None]

@@ -1,4 +1,4 @@
-"""What models with a latent space make of cells: positions, their spread, and the parts of the objective, by cell."""
+"""Cells in the latent space of a model: positions, their spread, and the parts of the objective, by cell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ROWS = 512
 _COUNTS = "X"  # of scvi-tools' registry
-_POSTERIOR = "qz"  # of what inference gives
+_POSTERIOR = "qz"  # among the outputs of inference
 _SUPPORTED = "SCVI, SCANVI, LinearSCVI, OrthogonalAE, DGD"
 
 
@@ -29,7 +29,7 @@ type Scorer = Callable[[Any, slice], torch.Tensor]
 
 @runtime_checkable
 class PointModel(Protocol):
-    """A model that places new cells and tells how probable their counts are there, like DGD."""
+    """A model that places new cells and scores the probability of their counts there, like DGD."""
 
     def project(self, adata: AnnData) -> np.ndarray:
         """Positions of cells, cells x dimensions."""
@@ -41,19 +41,19 @@ class PointModel(Protocol):
 
 
 @dataclass(frozen=True)
-class LatentTerms:
-    """One row a cell."""
+class ElboTerms:
+    """Parts of the objective, one row per cell."""
 
     mean: np.ndarray
     """Cells x dimensions: the mean of the posterior, or the position."""
     variance: np.ndarray | None
-    """Of the posterior; ``None`` for models that give positions only."""
+    """Variance of the posterior; ``None`` for models that only give positions."""
     reconstruction: np.ndarray
     """Minus log-likelihood, averaged over draws from the posterior."""
     prior: np.ndarray | None
     """Kullback-Leibler divergence from the prior; of positions, minus the log density of the prior there."""
     also: np.ndarray | None = None
-    """Another log-likelihood, where one was asked for, averaged over the same draws."""
+    """Another log-likelihood, if requested, averaged over the same draws."""
 
     @property
     def kl(self) -> np.ndarray | None:
@@ -64,7 +64,7 @@ class LatentTerms:
 
 
 def check_model(model: Any) -> None:
-    """Refuse what is not a trained model of a kind that is known here.
+    """Refuse everything but a trained model of a supported kind.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def check_model(model: Any) -> None:
     if isinstance(model, type) or not (_has_network(model) or isinstance(model, PointModel)):
         what = f"the class {model.__name__}" if isinstance(model, type) else name
         msg = (
-            f"Cannot judge {what}. Supported are {_SUPPORTED}, and models with the methods project(adata) and "
+            f"Cannot evaluate {what}. Supported are {_SUPPORTED}, and models with the methods project(adata) and "
             "get_log_likelihood(adata, latent=)."
         )
         raise TypeError(msg)
@@ -100,10 +100,10 @@ def read_terms(
     seed: int,
     decode_as: str | None = None,
     also: Scorer | None = None,
-) -> LatentTerms:
-    """What a model makes of cells that it need not know; `adata` may be changed, so pass a copy.
+) -> ElboTerms:
+    """Positions of cells in a model, new ones or not, and the parts of their objective; may change `adata`.
 
-    `also` takes the distribution of the values of some rows, and gives one number a row (of networks only).
+    `also` takes the distribution of the values of some rows, and returns one number per row (networks only).
 
     Raises
     ------
@@ -115,52 +115,54 @@ def read_terms(
     if _has_network(model):
         return _from_network(model, _prepared(model, adata, decode_as), n_draws=n_draws, seed=seed, also=also)
     if decode_as is not None:
-        msg = f"decode_as is for models that are told the batch by scvi-tools; {type(model).__name__} is not one."
+        msg = (
+            f"decode_as is for models whose decoder takes the batch from scvi-tools; {type(model).__name__} is not one."
+        )
         raise ValueError(msg)
     latent = np.asarray(model.project(adata), dtype=np.float64)
     reconstruction = -np.asarray(model.get_log_likelihood(adata, latent=latent.astype(np.float32)), dtype=np.float64)
     if latent.ndim != 2 or reconstruction.shape != (len(latent),) or len(latent) != adata.n_obs:
         msg = (
             f"{type(model).__name__} gave positions of shape {latent.shape} and log-likelihoods of shape "
-            f"{reconstruction.shape} for {adata.n_obs} cells: one row and one number a cell are needed."
+            f"{reconstruction.shape} for {adata.n_obs} cells: one row and one number per cell are needed."
         )
         raise ValueError(msg)
-    return LatentTerms(latent, None, reconstruction, _log_prior(model, latent))
+    return ElboTerms(latent, None, reconstruction, _log_prior(model, latent))
 
 
 def trained_cells(model: Any, adata: AnnData) -> np.ndarray | None:
-    """Which cells the model was trained on, by name and counts; ``None`` where that cannot be told."""
-    own = getattr(model, "adata", None)
+    """Which cells the model was trained on, by name and counts; ``None`` if that is unknown."""
+    held = getattr(model, "adata", None)
     parts = [getattr(model, f"{name}_indices", None) for name in ("train", "validation", "test")]
-    if own is None or parts[0] is None:
+    if held is None or parts[0] is None:
         return None
     sizes = [0 if part is None else len(part) for part in parts]
-    if sum(sizes) != own.n_obs or not own.obs_names.is_unique:  # loaded with other cells than it was trained on
+    if sum(sizes) != held.n_obs or not held.obs_names.is_unique:  # loaded with other cells than it was trained on
         return None
     trained = np.asarray(parts[0])
-    place = pd.Index(own.obs_names[trained]).get_indexer(adata.obs_names)
-    found = np.flatnonzero(place >= 0)
-    if not len(found):
+    place = pd.Index(held.obs_names[trained]).get_indexer(adata.obs_names)
+    matches = np.flatnonzero(place >= 0)
+    if not len(matches):
         return np.zeros(adata.n_obs, bool)
-    # names such as AAACCTG-1 come back in other samples: the same cell has the same counts
+    # names such as AAACCTG-1 appear in several samples: the same cell has the same counts
     layer = _setup(model).get("layer")
     layer = layer if isinstance(layer, str) and layer in adata.layers else None
-    genes = own.var_names.intersection(adata.var_names)
-    theirs = _totals(own[own.obs_names[trained][place[found]], genes], layer)
+    genes = held.var_names.intersection(adata.var_names)
+    theirs = _totals(held[held.obs_names[trained][place[matches]], genes], layer)
     same = np.zeros(adata.n_obs, bool)
-    same[found] = np.isclose(theirs, _totals(adata[found, genes], layer), rtol=1e-5)
+    same[matches] = np.isclose(theirs, _totals(adata[matches, genes], layer), rtol=1e-5)
     return same
 
 
 def trained_labels(model: Any, key: str) -> set[str] | None:
-    """Labels that the cells of the training had in a column of ``obs``; ``None`` where that cannot be told."""
-    own = getattr(model, "adata", None)
-    if own is None or key not in own.obs.columns or trained_cells(model, own) is None:
+    """Labels of the training cells in a column of ``obs``; ``None`` if they are unknown."""
+    held = getattr(model, "adata", None)
+    if held is None or key not in held.obs.columns or trained_cells(model, held) is None:
         return None
     used = np.concatenate(
         [np.asarray(part) for part in (model.train_indices, model.validation_indices) if part is not None]
     )
-    return set(own.obs[key].iloc[used].dropna().astype(str))
+    return set(held.obs[key].iloc[used].dropna().astype(str))
 
 
 def _totals(adata: AnnData, layer: str | None) -> np.ndarray:
@@ -207,8 +209,7 @@ def _prepared(model: Any, adata: AnnData, decode_as: str | None) -> AnnData:
         check_choice(decode_as, known, name="decode_as")
         adata.obs[key] = pd.Categorical([decode_as] * adata.n_obs, categories=known)
         return adata
-    found = check.get_obs_column(adata, key).astype(str)
-    new = sorted(set(found) - set(known))
+    new = sorted(set(check.get_obs_column(adata, key).astype(str)) - set(known))
     if new:
         msg = (
             f"The decoder was trained with batch_key={key!r} on {listing(known)} and does not know "
@@ -219,8 +220,8 @@ def _prepared(model: Any, adata: AnnData, decode_as: str | None) -> AnnData:
     return adata
 
 
-def _from_network(model: Any, adata: AnnData, *, n_draws: int, seed: int, also: Scorer | None) -> LatentTerms:
-    """Reconstruction and divergence, batch by batch; without a posterior there is nothing to draw."""
+def _from_network(model: Any, adata: AnnData, *, n_draws: int, seed: int, also: Scorer | None) -> ElboTerms:
+    """Reconstruction and divergence, batch by batch; without a posterior, one pass is enough."""
     import torch
 
     module = model.module
@@ -246,38 +247,38 @@ def _from_network(model: Any, adata: AnnData, *, n_draws: int, seed: int, also: 
                     lost = module.loss(tensors, inferred, given)
                     objective = objective + (_summed(lost.reconstruction_loss) + _summed(lost.kl_local)).double()
                 done += 1
-            found = {"reconstruction": misfit / done}
+            block = {"reconstruction": misfit / done}
             if _POSTERIOR in inferred:
-                found |= {"mean": inferred[_POSTERIOR].loc, "variance": inferred[_POSTERIOR].scale.square()}
-                # the whole objective less the reconstruction: models divide it in ways of their own
-                found["prior"] = (objective - misfit) / done
+                block |= {"mean": inferred[_POSTERIOR].loc, "variance": inferred[_POSTERIOR].scale.square()}
+                # the whole objective minus the reconstruction: models divide it in different ways
+                block["prior"] = (objective - misfit) / done
             else:
-                found["mean"] = inferred["z"]
+                block["mean"] = inferred["z"]
             if also is not None:
-                found["also"] = other / done
-            for name, value in found.items():
+                block["also"] = other / done
+            for name, value in block.items():
                 parts[name].append(value.double().cpu().numpy())
     joined = {name: np.concatenate(values) if values else None for name, values in parts.items()}
-    return LatentTerms(**joined)  # type: ignore[arg-type]
+    return ElboTerms(**joined)  # type: ignore[arg-type]
 
 
 @contextmanager
 def batches(model: Any, adata: AnnData) -> Iterator[Iterator[dict[str, torch.Tensor]]]:
-    """Cells on the device of the network, in their order, for a look without a trace.
+    """Cells on the device of the network, in their order, without side effects on the model.
 
-    The network is as in evaluation, and the model, which keeps a hold on every AnnData that it was shown, forgets it.
+    The network is in evaluation mode, and the model, which keeps every AnnData that it was given, forgets this one.
     """
     import torch
 
-    held = model._per_instance_manager_store.setdefault(model.id, {})
-    known, device = set(held), model.module.device
+    managers = model._per_instance_manager_store.setdefault(model.id, {})
+    known, device = set(managers), model.module.device
     try:
         loader = model._make_data_loader(adata=model._validate_anndata(adata), batch_size=_ROWS, shuffle=False)
         with torch.inference_mode(), evaluating(model.module):
             yield ({name: value.to(device) for name, value in t.items() if value is not None} for t in loader)
     finally:
-        for name in set(held) - known:
-            del held[name]
+        for name in set(managers) - known:
+            del managers[name]
 
 
 def _summed(value: Any) -> Any:

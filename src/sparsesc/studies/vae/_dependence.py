@@ -1,4 +1,4 @@
-"""What columns of ``obs`` explain of each dimension, with a null that respects samples."""
+"""How much of each dimension columns of ``obs`` explain, with a null distribution that respects samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsesc._values import listing
 from sparsesc.door._obs_columns import Labels, Numbers, read_columns, read_labels
 from sparsesc.stats.core._multiple import benjamini_hochberg
 
-from ._restricted import explained
+from ._permutation import explained
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,7 +23,7 @@ _COLUMNS = ("dimension", "key", "share", "null_mean", "null_sd", "pval", "padj",
 
 @dataclass(frozen=True)
 class _Units:
-    """What is shuffled."""
+    """Cells or samples whose labels are shuffled."""
 
     values: np.ndarray
     """Units x dimensions."""
@@ -44,7 +44,7 @@ def dependence(
     rng: np.random.Generator,
     progress_bar: bool | None,
 ) -> pd.DataFrame:
-    """One row a dimension and key.
+    """One row per dimension and key.
 
     Raises
     ------
@@ -56,10 +56,10 @@ def dependence(
     labels, numbers = read_columns(adata, keys)
     for column in _logging.progress([*labels, *numbers], desc="Keys", enabled=progress_bar):
         units = _units(column, latent, samples, sample_key)
-        found = explained(units.values, units.labels, strata=units.strata, n_permutations=n_permutations, rng=rng)
-        rows = {"dimension": dimensions, "key": column.name, "share": found.share}
-        rows |= {"null_mean": found.null_mean, "null_sd": found.null_sd}
-        pval = found.pval if units.testable else np.full(len(dimensions), np.nan)
+        result = explained(units.values, units.labels, strata=units.strata, n_permutations=n_permutations, rng=rng)
+        rows = {"dimension": dimensions, "key": column.name, "share": result.share}
+        rows |= {"null_mean": result.null_mean, "null_sd": result.null_sd}
+        pval = result.pval if units.testable else np.full(len(dimensions), np.nan)
         parts.append(pd.DataFrame(rows | {"pval": pval, "unit": units.name, "n_units": len(units.values)}))
     if not parts:
         return pd.DataFrame({name: [] for name in _COLUMNS})
@@ -70,18 +70,18 @@ def dependence(
 
 
 def _units(column: Labels | Numbers, latent: np.ndarray, samples: Labels | None, sample_key: str | None) -> _Units:
-    """Cells, cells within samples, or samples, by how the column and the samples go together."""
+    """Cells, cells within samples, or samples, depending on whether the column varies within samples."""
     known = column.known if samples is None else column.known & samples.known
     values = column.codes if isinstance(column, Labels) else column.values
     values, Z = values[known], latent[known]
     if samples is None:
-        return _Units(Z, _dense(values), None, "cell")
+        return _Units(Z, _without_gaps(values), None, "cell")
     sample = np.unique(samples.codes[known], return_inverse=True)[1]
     n_samples = int(sample.max()) + 1
     table = pd.DataFrame({"sample": sample, "value": values}).groupby("sample")["value"]
     varies = (table.nunique() > 1).to_numpy()
     if 2 * varies.sum() > n_samples:
-        return _Units(Z, _dense(values), sample, "cell within sample")
+        return _Units(Z, _without_gaps(values), sample, "cell within sample")
     if varies.any():
         names = np.array(samples.categories, dtype=object)[np.unique(samples.codes[known])[varies]]
         msg = (
@@ -90,14 +90,14 @@ def _units(column: Labels | Numbers, latent: np.ndarray, samples: Labels | None,
             "these samples out."
         )
         raise ValueError(msg)
-    per_sample = _dense(table.first().to_numpy())
+    per_sample = _without_gaps(table.first().to_numpy())
     n_values = len(np.unique(per_sample))
     if isinstance(column, Labels) and n_values == n_samples:
         _logging.warning(
-            f"Every sample of {sample_key!r} has a value of {column.name!r} of its own: without replicates there is no "
-            "test of it (p is NaN; the null is that of shuffled cells)."
+            f"Every sample of {sample_key!r} has a different value of {column.name!r}: it cannot be tested without "
+            "replicates (p is NaN; the null is that of shuffled cells)."
         )
-        return _Units(Z, _dense(values), None, "cell", testable=False)
+        return _Units(Z, _without_gaps(values), None, "cell", testable=False)
     if n_samples < 6:
         _logging.warning(
             f"{column.name!r} is the same within samples, and there are {n_samples} of them: too few for a small p."
@@ -107,6 +107,6 @@ def _units(column: Labels | Numbers, latent: np.ndarray, samples: Labels | None,
     return _Units(means / np.bincount(sample)[:, None], per_sample, None, "sample")
 
 
-def _dense(values: np.ndarray) -> np.ndarray:
+def _without_gaps(values: np.ndarray) -> np.ndarray:
     """Codes without gaps; numbers as they are."""
     return values if np.issubdtype(values.dtype, np.floating) else np.unique(values, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""Which family of distributions the counts of each gene follow, with the size of the cell as exposure."""
+"""Which family of distributions fits the counts of each gene best, with the size of the cell as exposure."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from scipy import sparse, stats
 from sparsesc.stats.core._moments import check_groups
 from sparsesc.stats.genes._thinning import overdispersion as moment_overdispersion
 
-from ._count_models import LOG_NORMAL, NEGATIVE_BINOMIAL, ZERO_INFLATED, maximise
+from ._likelihoods import LOG_NORMAL, NEGATIVE_BINOMIAL, ZERO_INFLATED, maximize
 
 FAMILIES = ("poisson", "nb", "zinb", "lognormal")
-_SHARED = np.array([0, 1, 2, 1])  # parameters of each beside the rates
-_BLOCK = 256  # genes between two looks at a progress bar
+_SHARED = np.array([0, 1, 2, 1])  # parameters of each in addition to the rates
+_BLOCK = 256  # genes between two updates of a progress bar
 _WIDTH = 0.01  # relative width of the bins of cells without a count
 _ABSENT = -30.0  # log rate of a group without a count
 
 
 @dataclass(frozen=True)
 class CountFits:
-    """Maximum likelihood fits, one row a gene; families in the order of :data:`FAMILIES`."""
+    """Maximum likelihood fits, one row per gene; families in the order of :data:`FAMILIES`."""
 
     loglik: np.ndarray
     """Genes x families; 0 for genes without a count."""
@@ -34,7 +34,7 @@ class CountFits:
     zero_inflation: np.ndarray
     """Share of the cells that the zero-inflated family sets to zero."""
     n_large: np.ndarray
-    """Cells with three counts or more: what tells inflation from overdispersion."""
+    """Cells with three counts or more, which distinguish inflation from overdispersion."""
     zeros: np.ndarray
     """Genes x families: expected share of zeros."""
     n_cells: int
@@ -54,15 +54,15 @@ class CountFits:
     def pval_inflation(self) -> np.ndarray:
         """Likelihood-ratio test of negative binomial against zero-inflated negative binomial.
 
-        Twice the gain is divided by 1 + 0.5 / sqrt(cells with three counts or more): with few of them it is larger than
-        the theory for many cells says (7 % of simulated tests below .05, with 8 such cells; 6 % with 100).
+        Twice the gain is divided by 1 + 0.5 / sqrt(cells with three counts or more): with few such cells it is larger
+        than its limit for many cells (7 % of simulated tests are below .05 with 8 of them; 6 % with 100).
         """
         gain = self.loglik[:, 2] - self.loglik[:, 1]
         return _mixture_p(gain / (1 + 0.5 / np.sqrt(np.maximum(self.n_large, 1))))
 
 
 def _mixture_p(gain: np.ndarray) -> np.ndarray:
-    """P of a gain in log-likelihood by a parameter that starts at its bound: half of the time there is none."""
+    """P of a gain in log-likelihood by a parameter at its bound: in half of the cases there is no gain."""
     return np.where(gain > 0, 0.5 * stats.chi2.sf(2 * gain, 1), 1.0)
 
 
@@ -126,7 +126,7 @@ def _observe(
 
 @numba.njit(nogil=True, cache=True)
 def _fix_absent(theta: np.ndarray, spread: np.ndarray, totals: np.ndarray) -> None:
-    """A group without a count is fitted by a rate of nothing, whatever the others do."""
+    """A group without a count has a rate of zero, whatever the other groups have."""
     for j in range(len(totals)):
         if totals[j] <= 0.0:
             theta[j], spread[j] = _ABSENT, 0.0
@@ -134,7 +134,7 @@ def _fix_absent(theta: np.ndarray, spread: np.ndarray, totals: np.ndarray) -> No
 
 @numba.njit(nogil=True, cache=True)
 def _start(shared: np.ndarray, rates: np.ndarray, totals: np.ndarray, phi: float) -> tuple[np.ndarray, np.ndarray]:
-    """Parameters to begin with, and a guess of their variances: log rates, then those that all cells share."""
+    """Starting values and a guess of their variances: log rates, then the parameters that all cells share."""
     n_groups = len(rates)
     theta, spread = np.empty(n_groups + len(shared)), np.empty(n_groups + len(shared))
     theta[:n_groups] = np.log(np.maximum(rates, 1e-300))
@@ -146,7 +146,7 @@ def _start(shared: np.ndarray, rates: np.ndarray, totals: np.ndarray, phi: float
 
 
 @numba.njit(nogil=True, cache=True)
-def _nothing(phi: float, mu: float) -> float:
+def _log_p_zero(phi: float, mu: float) -> float:
     """Log probability of a zero."""
     return -math.log1p(phi * mu) / phi if phi > 0.0 else -mu
 
@@ -172,7 +172,7 @@ def _fit_block(
 ) -> None:
     """Fit all families to each column.
 
-    `estimates` are overdispersion, that beside inflation, inflation, and the number of cells with three counts or more.
+    `estimates` are overdispersion without and with inflation, inflation, and the cells with three counts or more.
     """
     size, n_cells = bin_total / bin_n, bin_n.sum()
     for gene in range(len(indptr) - 1):
@@ -198,37 +198,36 @@ def _fit_block(
         loglik[gene, :3] = poisson
 
         phi, fitted = 0.0, rates
-        if score > 0.0:  # else the likelihood falls from no overdispersion on, and the Poisson fit is the best
+        if score > 0.0:  # otherwise any overdispersion lowers the likelihood, and the Poisson fit is the best
             phi = min(max(start[gene], 0.01), 50.0)
             theta, spread = _start(np.array([math.log(phi)]), rates, totals, phi)
-            found = maximise(NEGATIVE_BINOMIAL, theta, spread, *observed) + constant
-            if found > poisson:
-                loglik[gene, 1:3] = found
+            value = maximize(NEGATIVE_BINOMIAL, theta, spread, *observed) + constant
+            if value > poisson:
+                loglik[gene, 1:3] = value
                 phi, fitted = math.exp(theta[n_groups]), np.exp(theta[:n_groups])
             else:
                 phi = 0.0
         estimates[gene, 0] = estimates[gene, 1] = phi
         for b in range(len(bin_n)):
             zeros[gene, 0] += bin_n[b] * math.exp(-rates[bin_group[b]] * size[b])
-            zeros[gene, 1] += bin_n[b] * math.exp(_nothing(phi, fitted[bin_group[b]] * size[b]))
+            zeros[gene, 1] += bin_n[b] * math.exp(_log_p_zero(phi, fitted[bin_group[b]] * size[b]))
         zeros[gene, 2] = zeros[gene, 1]
 
-        if (
-            with_inflation and phi > 0.0
-        ):  # zeros beyond the expected ones are overdispersion, too: without it there are none
+        # zeros beyond the expected ones are overdispersion as well: without it there is no inflation
+        if with_inflation and phi > 0.0:
             for attempt in range(2):
-                # near the negative binomial; then with inflation in the place of most of its overdispersion
+                # near the negative binomial; then with inflation instead of most of its overdispersion
                 share, narrow = (0.02, phi) if attempt == 0 else (0.3, 0.25 * phi)
                 shared = np.array([math.log(narrow), math.log(share / (1.0 - share))])
                 theta, spread = _start(shared, fitted / (1.0 - share), totals, phi)
-                found = maximise(ZERO_INFLATED, theta, spread, *observed) + constant
-                if found > loglik[gene, 2]:
-                    loglik[gene, 2] = found
+                value = maximize(ZERO_INFLATED, theta, spread, *observed) + constant
+                if value > loglik[gene, 2]:
+                    loglik[gene, 2] = value
                     narrow, odds = math.exp(theta[n_groups]), math.exp(theta[n_groups + 1])
                     estimates[gene, 1], estimates[gene, 2] = narrow, odds / (1.0 + odds)
                     zeros[gene, 2] = 0.0
                     for b in range(len(bin_n)):
-                        p = math.exp(_nothing(narrow, math.exp(theta[bin_group[b]]) * size[b]))
+                        p = math.exp(_log_p_zero(narrow, math.exp(theta[bin_group[b]]) * size[b]))
                         zeros[gene, 2] += bin_n[b] * (odds + p) / (1.0 + odds)
 
         if not with_log_normal:
@@ -237,7 +236,7 @@ def _fit_block(
         theta[:n_groups] = -1.0
         spread[:n_groups] = 4.0 / exposure
         _fix_absent(theta, spread, totals)
-        loglik[gene, 3] = maximise(LOG_NORMAL, theta, spread, *observed)
+        loglik[gene, 3] = maximize(LOG_NORMAL, theta, spread, *observed)
         for b in range(len(bin_n)):
             top = math.exp(theta[n_groups]) * math.log1p(0.5 / size[b]) - theta[bin_group[b]]
             zeros[gene, 3] += bin_n[b] * 0.5 * math.erfc(-top * math.sqrt(0.5))
@@ -254,9 +253,9 @@ def fit_families(
     """Fit Poisson, negative binomial, zero-inflated negative binomial and rounded log-normal to every gene.
 
     The mean count of a cell is its size times the gene's rate in its group; overdispersion, zero inflation and the
-    standard deviation of the log-normal are the same in all groups. The log-normal says that log1p(count / size) is a
-    normal variable, rounded to what a count allows: what a Gaussian likelihood on log-normalised values assumes, as a
-    distribution of counts, so that its likelihood can be compared with the others'.
+    standard deviation of the log-normal are the same in all groups. In the log-normal family, log1p(count / size) is a
+    normal variable, rounded to the values that counts can have: the assumption of a Gaussian likelihood on
+    log-normalized values, as a distribution of counts, so that its likelihood can be compared with the others'.
 
     Parameters
     ----------
@@ -265,10 +264,10 @@ def fit_families(
     sizes
         Relative size of each cell, positive (their mean is best about 1).
     groups
-        Codes ``0 ...`` of groups of cells with rates of their own; ``None``: one group.
+        Codes ``0 ...`` of groups of cells that each have a rate; ``None``: one group.
     families
-        ``"zinb"`` and ``"lognormal"`` are left out where they are not named: of the first, the fits are then those of
-        the negative binomial, of the other the likelihood is 0.
+        ``"zinb"`` and ``"lognormal"`` can be left out: the fits of the first are then those of the negative binomial,
+        and the likelihood of the other is 0.
 
     Yields
     ------
@@ -276,8 +275,8 @@ def fit_families(
 
     Notes
     -----
-    Cells without a count are joined where they are of one group and their sizes differ by less than one per cent, so
-    that the work goes with the counts there are.
+    Cells without a count are joined if they are of one group and their sizes differ by less than one percent, so that
+    the work depends on the number of counts.
 
     Raises
     ------

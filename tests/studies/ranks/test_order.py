@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from sparsesc.studies.ranks._row_ranks import order_rows, rank_rows
+from sparsesc.studies.ranks._order import order_rows, rank_rows
 
 
 @pytest.fixture

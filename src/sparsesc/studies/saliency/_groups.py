@@ -25,7 +25,7 @@ class TwoGroups:
 
     names: list[str]
     group: np.ndarray
-    """0, 1, or -1 for neither, one a cell."""
+    """0, 1, or -1 for neither, one per cell."""
     sample: np.ndarray | None
     """Sample of each cell, ``0 ...``, -1 for none."""
     paired: bool
@@ -36,7 +36,7 @@ class TwoGroups:
         return replace(self, group=self.group[rows], sample=None if self.sample is None else self.sample[rows])
 
     def test_samples(self, values: np.ndarray, *, min_cells: int, moderate: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Linear models of the means of samples.
+        """Test sets between the groups, with the means of samples as replicates.
 
         Parameters
         ----------
@@ -49,7 +49,7 @@ class TwoGroups:
 
         Returns
         -------
-        t and two-sided p of the first group less the second, NaN where samples are too few.
+        t and two-sided p of the first group minus the second; NaN if there are too few samples.
         """
         blank = np.full(values.shape[1], np.nan)
         if self.sample is None:
@@ -64,22 +64,22 @@ class TwoGroups:
         sample, group = codes[used] // 2, codes[used] % 2
         if min((group == g).sum() for g in (0, 1)) < _FEWEST_SAMPLES:
             return blank, blank
-        inside = (replicate[:, None] == np.flatnonzero(used)).astype(float)  # cells x replicates
-        means = inside.T @ values[known] / n_cells[used, None]
+        members = (replicate[:, None] == np.flatnonzero(used)).astype(float)  # cells x replicates
+        means = members.T @ values[known] / n_cells[used, None]
         column = (group == 0).astype(float)[:, None]
         others = (sample[:, None] == np.unique(sample)).astype(float) if self.paired else np.empty((len(sample), 0))
-        still = np.ptp(means, axis=0) <= 1e-12 * np.abs(means).max(0)  # a constant derivative: nothing can differ
+        constant = np.ptp(means, axis=0) <= 1e-12 * np.abs(means).max(0)
         t, log_p = np.zeros(len(blank)), np.zeros(len(blank))
-        if not still.all():
-            found = t_tests(fit_linear(means[:, ~still], column, others), moderate=moderate)
-            t[~still], log_p[~still] = found.t[0], found.log_p[0]
+        if not constant.all():
+            tests = t_tests(fit_linear(means[:, ~constant], column, others), moderate=moderate)
+            t[~constant], log_p[~constant] = tests.t[0], tests.log_p[0]
         return t, np.exp(log_p)
 
 
 def two_groups(
     adata: AnnData, cells: np.ndarray, groupby: str, groups: Sequence[str] | None, sample_key: str | None
 ) -> TwoGroups:
-    """The groups of these cells.
+    """The groups, and the samples, of these cells.
 
     Raises
     ------
@@ -88,21 +88,20 @@ def two_groups(
     TypeError
         If a column holds numbers.
     ValueError
-        If there are not two groups, or too few cells or samples of one.
+        If there are not two groups, or a group has too few cells or samples.
     """
     labels = read_labels(adata, groupby)
     names = _two_names(labels, groups)
     rows = adata.obs_names.get_indexer(cells)
     if (rows < 0).any():
-        msg = f"{int((rows < 0).sum())} cells that were looked at are not in adata: {listing(cells[rows < 0])}."
+        msg = f"{int((rows < 0).sum())} cells of the saliency are not in adata: {listing(cells[rows < 0])}."
         raise KeyError(msg)
-    places = [labels.categories.index(name) for name in names]
-    codes = np.where(labels.codes == places[0], 0, np.where(labels.codes == places[1], 1, -1))
-    group = codes[rows]
+    first, second = (labels.codes[rows] == labels.categories.index(name) for name in names)
+    group = np.where(first, 0, np.where(second, 1, -1))
     counts = [int((group == g).sum()) for g in (0, 1)]
     if min(counts) < _FEWEST_SAMPLES:
         msg = (
-            f"Of the cells that were looked at, {counts[0]} are {names[0]!r} and {counts[1]} are {names[1]!r}: too few "
+            f"Of the cells of the saliency, {counts[0]} are {names[0]!r} and {counts[1]} are {names[1]!r}: too few "
             "to compare. Run ssc.tl.saliency with a larger max_cells, or with these cells."
         )
         raise ValueError(msg)

@@ -20,16 +20,12 @@ CONSTANT, COLUMN_ORDER, RANDOM_ORDER = 0, 1, 2
 class Distances(Protocol):
     """Distances between rows, for blocks of rows."""
 
-    @property
-    def n_rows(self) -> int:
-        """Rows there are."""
-
-    @property
-    def row_bytes(self) -> int:
-        """Memory that a row takes while a block is computed."""
+    n_rows: int
+    row_bytes: int
+    """Bytes that a row takes while a block is computed."""
 
     def between(self, rows: slice, others: slice) -> np.ndarray:
-        """Distances of a block, rows x others; NaN where there is none."""
+        """Distances of a block, rows x others; NaN where there is no distance."""
 
 
 class Euclidean:
@@ -39,16 +35,8 @@ class Euclidean:
         points = np.asarray(coordinates, dtype=np.float64)
         self._points = points - points.mean(0)  # near the origin little is lost to cancellation
         self._squares = np.einsum("ij,ij->i", self._points, self._points)
-
-    @property
-    def n_rows(self) -> int:
-        """Rows there are."""
-        return len(self._points)
-
-    @property
-    def row_bytes(self) -> int:
-        """Memory of a row."""
-        return self._points.itemsize * self._points.shape[1]
+        self.n_rows = len(points)
+        self.row_bytes = points.itemsize * points.shape[1]
 
     def between(self, rows: slice, others: slice) -> np.ndarray:
         """Distances of a block."""
@@ -59,8 +47,8 @@ class Euclidean:
         return np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
 
 
-class Correlation:
-    """One minus Pearson's correlation of sparse rows, whose missing entries may stand for other values than 0.
+class RowCorrelation:
+    """One minus Pearson's correlation of sparse rows; entries that are not stored need not be 0.
 
     With ranks in `values`, this is one minus Spearman's rho.
 
@@ -71,10 +59,10 @@ class Correlation:
     fill
         Value of the first entry that is not stored, by row; ``None``: 0.
     zero_rule
-        How the entries of a row that are not stored go on from `fill`: all alike (``CONSTANT``), or counted up by one,
-        in the order of columns (``COLUMN_ORDER``) or in an order that depends on `seeds` (``RANDOM_ORDER``).
+        Values of the other entries of a row that are not stored: all `fill` (``CONSTANT``), or `fill` and the numbers
+        after it, in the order of columns (``COLUMN_ORDER``) or in an order that depends on `seeds` (``RANDOM_ORDER``).
     seeds
-        One number a row; only for ``RANDOM_ORDER``.
+        One number per row; only for ``RANDOM_ORDER``.
     """
 
     def __init__(
@@ -86,21 +74,13 @@ class Correlation:
         seeds: np.ndarray | None = None,
     ) -> None:
         self._rows = rows
+        self.n_rows = rows.shape[0]
+        self.row_bytes = 4 * rows.shape[1]
         self._fill = np.zeros(rows.shape[0]) if fill is None else np.asarray(fill, dtype=np.float64)
         self._rule = zero_rule
         self._seeds = np.zeros(rows.shape[0], np.uint64) if seeds is None else seeds.astype(np.uint64)
         whole = self.row_bytes * self.n_rows <= _DENSE_BYTES
         self._dense = self._fill_in(slice(0, self.n_rows)) if whole else None
-
-    @property
-    def n_rows(self) -> int:
-        """Rows there are."""
-        return self._rows.shape[0]
-
-    @property
-    def row_bytes(self) -> int:
-        """Memory of a row."""
-        return 4 * self._rows.shape[1]
 
     def standard_rows(self) -> np.ndarray:
         """All rows with mean 0 and length 1, dense float32."""
@@ -127,24 +107,15 @@ class Correlation:
 class SharedCorrelation:
     """One minus Pearson's correlation over the entries that both rows store.
 
-    Pairs that share fewer than five entries, or whose shared entries are constant in a row, have none.
+    Pairs that share fewer than five entries, or whose shared entries are constant in one of the rows, have no distance.
     """
 
     def __init__(self, rows: sparse.csr_matrix) -> None:
-        n_columns = rows.shape[1]
+        self.n_rows, n_columns = rows.shape
+        self.row_bytes = 3 * 4 * n_columns  # values, their squares and the mask
         self._values = sparse.csr_matrix(
             ((rows.data / n_columns).astype(np.float32), rows.indices, rows.indptr), shape=rows.shape
         )
-
-    @property
-    def n_rows(self) -> int:
-        """Rows there are."""
-        return self._values.shape[0]
-
-    @property
-    def row_bytes(self) -> int:
-        """Memory of a row: its values, their squares and the mask."""
-        return 3 * 4 * self._values.shape[1]
 
     def _dense(self, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         block = self._values[rows]
@@ -190,7 +161,7 @@ def _standard_rows(
             if rule == 2:
                 state = seeds[first + i]
                 for j in range(n_zeros - 1, 0, -1):
-                    state, drawn = _draw(state)
+                    state, drawn = _splitmix64(state)
                     other = np.int64(drawn % np.uint64(j + 1))
                     order[j], order[other] = order[other], order[j]
             at = 0
@@ -209,8 +180,8 @@ def _standard_rows(
 
 
 @numba.njit(nogil=True, cache=True)
-def _draw(state: np.uint64) -> tuple[np.uint64, np.uint64]:
-    """The next state and number of Steele's splitmix64: rows draw alone, so that blocks do not matter."""
+def _splitmix64(state: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """The next state and number of Steele's splitmix64: each row has its own stream, so blocks do not matter."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
     z = state
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -219,7 +190,7 @@ def _draw(state: np.uint64) -> tuple[np.uint64, np.uint64]:
 
 
 def _chunks(starts: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
-    """Runs of groups (first, last + 1) with at most `most` rows together, at least one group each."""
+    """Runs of groups (first, last + 1): at least one group each, and at most `most` rows if there are several."""
     first = 0
     while first < len(starts) - 1:
         last = first + 1
@@ -266,20 +237,20 @@ def group_medians(distances: Distances, sizes: np.ndarray) -> tuple[np.ndarray, 
 
 
 def nearest(distances: Distances, queries: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """The nearest rows of some rows, themselves left out.
+    """The nearest other rows of some rows.
 
     Parameters
     ----------
     distances
         Of all rows.
     queries
-        Positions of the rows to find neighbours of, ascending.
+        Positions of the rows to find neighbors of, ascending.
     n_neighbors
         How many.
 
     Returns
     -------
-    Positions, queries x neighbours, in no particular order within a row; -1 where there is no distance.
+    Positions, queries x neighbors, in no particular order within a row; -1 where there is no distance.
     """
     out = np.empty((len(queries), n_neighbors), np.int64)
     n = distances.n_rows
@@ -293,9 +264,9 @@ def nearest(distances: Distances, queries: np.ndarray, n_neighbors: int) -> np.n
             block = _against_all(distances, slice(int(rows[0]), int(rows[-1]) + 1))
             block[np.arange(len(rows)), rows] = np.inf
             np.nan_to_num(block, copy=False, nan=np.inf, posinf=np.inf)
-            found = np.argpartition(block, n_neighbors - 1, axis=1)[:, :n_neighbors]
-            usable = np.isfinite(np.take_along_axis(block, found, axis=1))
-            out[start:stop] = np.where(usable, found, -1)
+            closest = np.argpartition(block, n_neighbors - 1, axis=1)[:, :n_neighbors]
+            usable = np.isfinite(np.take_along_axis(block, closest, axis=1))
+            out[start:stop] = np.where(usable, closest, -1)
     return out
 
 

@@ -1,4 +1,4 @@
-"""What the neighbours of rows share with them, against what chance gives."""
+"""How many neighbors of a row share its group or batch, and how many would by chance."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 
 
 def same_group(neighbors: np.ndarray, queries: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of neighbours in the same group, by row, and the share among all other rows.
+    """Share of neighbors in the same group, by row, and the share among all other rows.
 
     Parameters
     ----------
     neighbors
-        Positions of neighbours, queries x neighbours; -1: none.
+        Positions of neighbors, queries x neighbors; -1: none.
     queries
         Positions of the rows.
     groups
@@ -27,19 +27,19 @@ def same_group(neighbors: np.ndarray, queries: np.ndarray, groups: np.ndarray) -
 def same_batch(
     neighbors: np.ndarray, queries: np.ndarray, batches: np.ndarray, groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Share of neighbours in the same batch, by row, and the share if batches were mixed within groups.
+    """Share of neighbors in the same batch, by row, and the share expected if batches were mixed within groups.
 
-    What is expected is the mean over the neighbours of the share of the row's batch in the neighbour's group, the row
-    itself left out: types that only one batch has do not count as a batch effect.
+    Expected is the mean, over the neighbors, of the share of the row's batch in the neighbor's group without the row
+    itself: a type that only one batch has does not count as a batch effect.
     """
     known = neighbors >= 0
-    own = batches[queries][:, None]
-    same = (batches[neighbors] == own) & known
+    batch = batches[queries][:, None]
+    same = (batches[neighbors] == batch) & known
     table = np.zeros((groups.max() + 1, batches.max() + 1))
     np.add.at(table, (groups, batches), 1.0)
     theirs = groups[neighbors]
     itself = (theirs == groups[queries][:, None]).astype(np.float64)
-    chance = (table[theirs, own] - itself) / np.maximum(table.sum(1)[theirs] - itself, 1.0)
+    chance = (table[theirs, batch] - itself) / np.maximum(table.sum(1)[theirs] - itself, 1.0)
     n = known.sum(1)
     share, expected = (
         np.divide(part.sum(1), n, out=np.full(len(queries), np.nan), where=n > 0) for part in (same, chance * known)
@@ -48,7 +48,7 @@ def same_batch(
 
 
 def group_means(values: np.ndarray, groups: np.ndarray, n_groups: int) -> np.ndarray:
-    """Mean by group over values that are not NaN."""
+    """Mean of each group over the values that are not NaN."""
     usable = np.isfinite(values)
     n = np.bincount(groups[usable], minlength=n_groups)
     total = np.bincount(groups[usable], weights=values[usable], minlength=n_groups)
@@ -56,7 +56,7 @@ def group_means(values: np.ndarray, groups: np.ndarray, n_groups: int) -> np.nda
 
 
 def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over groups in every bootstrap sample of groups, NaN left out."""
+    """Mean over groups in every bootstrap sample of groups, without NaN."""
     usable = np.isfinite(values)
     total = weights[:, usable].sum(1)
     sums = weights[:, usable] @ values[usable]

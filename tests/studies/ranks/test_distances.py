@@ -5,8 +5,8 @@ import pytest
 from scipy import sparse, stats
 from scipy.spatial.distance import cdist
 
-from sparsesc.studies.ranks import _cell_distances as distances
-from sparsesc.studies.ranks._row_ranks import order_rows, rank_rows
+from sparsesc.studies.ranks import _distances as distances
+from sparsesc.studies.ranks._order import order_rows, rank_rows
 
 
 def ranked(counts: sparse.csr_matrix, ties: str = "average") -> sparse.csr_matrix:
@@ -14,9 +14,9 @@ def ranked(counts: sparse.csr_matrix, ties: str = "average") -> sparse.csr_matri
     return sparse.csr_matrix((ranks, counts.indices, counts.indptr), shape=counts.shape)
 
 
-def spearman(counts: sparse.csr_matrix) -> distances.Correlation:
+def spearman(counts: sparse.csr_matrix) -> distances.RowCorrelation:
     n_ranked = np.diff(counts.indptr)
-    return distances.Correlation(ranked(counts), fill=n_ranked + 0.5 * (counts.shape[1] - n_ranked + 1))
+    return distances.RowCorrelation(ranked(counts), fill=n_ranked + 0.5 * (counts.shape[1] - n_ranked + 1))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_euclidean_is_scipys():
 def test_zeros_in_order(counts):
     n_ranked = np.diff(counts.indptr)
     ranks = ranked(counts, "first")
-    measure = distances.Correlation(ranks, fill=n_ranked + 1.0, zero_rule=distances.COLUMN_ORDER)
+    measure = distances.RowCorrelation(ranks, fill=n_ranked + 1.0, zero_rule=distances.COLUMN_ORDER)
     whole = stats.rankdata(-counts.toarray(), method="ordinal", axis=1)
     np.testing.assert_allclose(measure.between(EVERY, EVERY), 1 - np.corrcoef(whole), atol=2e-6)
 
@@ -54,23 +54,23 @@ def test_zeros_at_random_are_a_permutation_that_blocks_do_not_change(counts, mon
     n_ranked = np.diff(counts.indptr)
     options = {"fill": n_ranked + 1.0, "zero_rule": distances.RANDOM_ORDER}
     ranks = ranked(counts, "first")
-    measure = distances.Correlation(ranks, seeds=np.arange(60), **options)
+    measure = distances.RowCorrelation(ranks, seeds=np.arange(60), **options)
     order = stats.rankdata(measure.standard_rows(), axis=1)
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(1.0, 81), (60, 1)))
     dense = counts.toarray()
     for cell in range(60):
         assert set(order[cell][dense[cell] == 0]) == set(range(n_ranked[cell] + 1, 81))
     monkeypatch.setattr(distances, "_DENSE_BYTES", 0)
-    again = distances.Correlation(ranks, seeds=np.arange(60), **options)
+    again = distances.RowCorrelation(ranks, seeds=np.arange(60), **options)
     np.testing.assert_array_equal(again.between(slice(7, 9), EVERY), measure.between(slice(7, 9), EVERY))
-    other = distances.Correlation(ranks, seeds=np.arange(60) + 100, **options)
+    other = distances.RowCorrelation(ranks, seeds=np.arange(60) + 100, **options)
     assert (other.standard_rows() != measure.standard_rows()).any(1).all()
 
 
 def test_random_zeros_are_uniform():
     # the place of one gene among 20 zeros, over many cells
     empty = sparse.csr_matrix((20_000, 20))
-    measure = distances.Correlation(
+    measure = distances.RowCorrelation(
         empty,
         fill=np.ones(20_000),
         zero_rule=distances.RANDOM_ORDER,
@@ -100,7 +100,7 @@ def test_shared_genes_only(counts):
 
 def test_constant_rows_have_no_correlation():
     rows = sparse.csr_matrix([[0.0, 0, 0], [1, 2, 0], [2, 1, 0]])
-    found = distances.Correlation(rows).between(slice(0, 3), slice(0, 3))
+    found = distances.RowCorrelation(rows).between(slice(0, 3), slice(0, 3))
     assert np.isnan(found[0]).all() and np.isnan(found[:, 0]).all()
     assert np.isfinite(found[1:, 1:]).all()
 
@@ -136,6 +136,6 @@ def test_nearest(counts, block_bytes, monkeypatch):
 
 def test_rows_without_distance_have_no_neighbours():
     rows = sparse.csr_matrix([[0.0, 0, 0], [1, 2, 0], [2, 1, 0]])
-    found = distances.nearest(distances.Correlation(rows), np.arange(3), 2)
+    found = distances.nearest(distances.RowCorrelation(rows), np.arange(3), 2)
     assert (found[0] == -1).all()
     assert sorted(found[1]) == [-1, 2]

@@ -1,4 +1,4 @@
-"""Order and ranks of the entries of sparse rows: largest first, zeros never touched."""
+"""Order and ranks of the entries of sparse rows: largest first; zeros are not stored and stay so."""
 
 from __future__ import annotations
 
@@ -47,12 +47,32 @@ def order_rows(matrix: sparse.csr_matrix, *, rng: np.random.Generator | None = N
         CSR with sorted column indices and without stored zeros.
     rng
         Draws the order of equal values; ``None`` leaves them in the order of their columns. One number is drawn for
-        each entry, so that rows in blocks or at once give the same order.
+        each entry, so that rows get the same order in blocks as at once.
     """
     order = np.empty(matrix.nnz, np.int64)
     lottery = np.empty(0) if rng is None else rng.random(matrix.nnz)
     _order_rows(matrix.indptr, matrix.data, lottery, order)
     return order
+
+
+def positions_in_rows(indptr: np.ndarray) -> np.ndarray:
+    """Position of every entry within its row, counted from 0."""
+    return np.arange(indptr[-1]) - np.repeat(indptr[:-1], np.diff(indptr))
+
+
+def keep_entries(matrix: sparse.csr_matrix, values: np.ndarray, kept: np.ndarray) -> sparse.csr_matrix:
+    """The stored entries that `kept` marks, with other values."""
+    indptr = np.r_[0, np.cumsum(kept)][matrix.indptr]
+    return sparse.csr_matrix((values[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+
+
+def rank_of_zeros(n_ranked: np.ndarray, n_genes: int, *, ties: str) -> np.ndarray:
+    """Rank that all zeros of a row share when they follow its other entries; NaN in rows without zeros.
+
+    It is the smallest rank of the block with ``ties="min"`` and its mean otherwise.
+    """
+    n_zeros = n_genes - n_ranked
+    return np.where(n_zeros > 0, n_ranked + (1.0 if ties == "min" else 0.5 * (n_zeros + 1)), np.nan)
 
 
 def rank_rows(matrix: sparse.csr_matrix, order: np.ndarray, *, ties: str) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize, sparse, stats
 
-from sparsesc.studies.vae._count_fits import FAMILIES, CountFits, fit_families, join_fits
+from sparsesc.studies.vae._families import FAMILIES, CountFits, fit_families, join_fits
 
 POISSON, NB, ZINB, LOG_NORMAL = range(4)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sparsesc.studies.saliency._impact import SaliencyRows, difference_of_sets, impact_of_sets
+from sparsesc.studies.saliency._medians import Ladders
 from sparsesc.studies.saliency._random_sets import RandomSets, Strata
-from sparsesc.studies.saliency._set_impact import Rows, difference_of_sets, impact_of_sets
-from sparsesc.studies.saliency._set_medians import Ladders
 
 GENES, CELLS = 500, 8
 
@@ -21,8 +21,8 @@ def simulate(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return values.astype(np.float32), expression
 
 
-def rows_of(values: np.ndarray, at_once: int = 100) -> Rows:
-    return Rows(lambda part: values[part].copy(), len(values), at_once)
+def rows_of(values: np.ndarray, at_once: int = 100) -> SaliencyRows:
+    return SaliencyRows(lambda part: values[part].copy(), len(values), at_once)
 
 
 def random_sets(rng: np.random.Generator, expression: np.ndarray, strata: Strata | None, n: int) -> list[np.ndarray]:

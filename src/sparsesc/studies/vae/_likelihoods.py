@@ -1,13 +1,13 @@
 """Log-likelihoods of one gene's counts under four families, with their gradients, and a quasi-Newton search.
 
-A gene comes as weighted observations: count `x`, relative size `s` and weight `w` of a cell (cells without a count are
-joined where their sizes are nearly equal), with the group `g` that has a rate of its own. Parameters stand on scales
-without bounds: first one for each group, then those that all cells share.
+A gene consists of weighted observations: count `x`, relative size `s` and weight `w` of a cell (cells without a count
+are joined if their sizes are nearly equal), and its group `g`, which has a rate. Parameters are on scales without
+bounds: first one for each group, then those that all cells share.
 
 - negative binomial: log rates, log overdispersion;
 - zero-inflated negative binomial: log rates, log overdispersion, logit of the inflation;
-- log-normal: log1p(x / s) is a normal variable that was rounded to what a count allows (everything below half a count
-  is a zero). Means over standard deviation, log of one over the standard deviation: concave in that form.
+- log-normal: log1p(x / s) is a normal variable, rounded to the values that counts can have (everything below half a
+  count is a zero). Means over standard deviation, log of one over the standard deviation: concave in this form.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ NEGATIVE_BINOMIAL, ZERO_INFLATED, LOG_NORMAL = range(3)
 _LARGEST_STEP = 2.0
 _MAX_ITERATIONS = 200
 _TOLERANCE = 1e-6  # change of the log-likelihood that ends the search
-_SHORTEST = 1e-9  # step that is tried
-# Beyond, a family is its own limit: Poisson, no inflation, all inflation.
+_SHORTEST = 1e-9  # step to try
+# Beyond these, a family equals its limit: Poisson, no inflation, all inflation.
 _LEAST_LOG, _LARGEST_LOG = -16.0, 12.0
-_NONE = -10.0  # logit of an inflation that makes no difference any more
+_NONE = -10.0  # logit of an inflation that no longer makes a difference
 _TINY = 1e-280
 
 
 @numba.njit(nogil=True, cache=True)
 def _curvature(u: float) -> float:
-    """(log1p(u) - u / (1 + u)) / u^2, also where that is 0 / 0."""
+    """(log1p(u) - u / (1 + u)) / u^2, and its limit at 0."""
     if u < 1e-3:
         return 0.5 - u * (2.0 / 3.0 - u * 0.75)
     return (math.log1p(u) - u / (1.0 + u)) / (u * u)
@@ -126,7 +126,7 @@ def _log_normal(
                 d_low, d_high = _density(low) / p, _density(high) / p
                 grad[g[i]] -= w[i] * (d_high - d_low)
                 grad[n_groups] += w[i] * (d_high * top - d_low * bottom)
-            else:  # so narrow or so far out that the density in the middle says it all
+            else:  # so narrow or so far out that the density in the middle is enough
                 z = 0.5 * (low + high)
                 value += w[i] * (math.log(high - low) - 0.5 * z * z - 0.9189385332046727)
                 grad[g[i]] += w[i] * z
@@ -164,7 +164,7 @@ def objective(
 
 @numba.njit(nogil=True, cache=True)
 def _update(inverse: np.ndarray, move: np.ndarray, change: np.ndarray, bend: float) -> None:
-    """The inverse curvature after a step: what it must be along the step, and as before across it."""
+    """The inverse curvature after a step: updated along the step, and as before across it."""
     n = len(move)
     turned = np.zeros(n)
     for i in range(n):
@@ -179,7 +179,7 @@ def _update(inverse: np.ndarray, move: np.ndarray, change: np.ndarray, bend: flo
 
 
 @numba.njit(nogil=True, cache=True)
-def maximise(
+def maximize(
     family: int,
     theta: np.ndarray,
     spread: np.ndarray,
@@ -189,9 +189,9 @@ def maximise(
     g: np.ndarray,
     above: np.ndarray,
 ) -> float:
-    """The largest log-likelihood, by BFGS from `theta`, which is moved there.
+    """The largest log-likelihood, by BFGS from `theta`, which is moved to the maximum.
 
-    `spread` is a first guess of the variance of each parameter: its inverse is the curvature to begin with.
+    `spread` is a first guess of the variance of each parameter: its inverse is the initial curvature.
     """
     n = len(theta)
     first_shared = n - (2 if family == ZERO_INFLATED else 1)
@@ -217,7 +217,7 @@ def maximise(
             restart = slope >= 0.0 and attempt == 0
             if not restart:
                 break
-        length, found = min(1.0, _LARGEST_STEP / largest), False
+        length, accepted = min(1.0, _LARGEST_STEP / largest), False
         new_value = value
         while length > _SHORTEST:
             for j in range(n):
@@ -226,26 +226,26 @@ def maximise(
                     trial[j] = min(max(trial[j], _LEAST_LOG), _LARGEST_LOG)
             new_value = objective(family, trial, x, s, w, g, above, new_grad)
             if new_value <= value + 1e-4 * length * slope:
-                found = True
+                accepted = True
                 break
             length *= 0.25
-        if not found:
+        if not accepted:
             if fresh:
                 break
             restart = True
             continue
         bend, stiff = 0.0, 0.0
         for j in range(n):
-            step[j] = trial[j] - theta[j]  # what was moved, bounds observed
+            step[j] = trial[j] - theta[j]  # the actual step, within bounds
             theta[j] = trial[j]
-            trial[j] = new_grad[j] - grad[j]  # and how the gradient changed
+            trial[j] = new_grad[j] - grad[j]  # the change of the gradient
             grad[j] = new_grad[j]
             bend += step[j] * trial[j]
             stiff += spread[j] * trial[j] * trial[j]
         gain = value - new_value
         value = new_value
         if bend > 1e-12:
-            if fresh:  # the first step tells the scale of what the guess missed
+            if fresh:  # the first step shows how far off the scale of the guess is
                 factor = min(max(bend / stiff, 1e-3), 1e3)
                 for j in range(n):
                     inverse[j, j] *= factor
