@@ -70,8 +70,8 @@ def count_diagnostics(
     The dashed line is the variance of Poisson variables in cells of these sizes, the full line adds the median
     overdispersion. Rates may differ between groups of cells that were named; the lines do not show that.
     """
-    table, families = read(adata, "genes", key=key), read(adata, "families", key=key)
-    summary = read(adata, "summary", key=key).set_index("statistic")["value"]
+    table, families = read(adata, table="genes", key=key), read(adata, table="families", key=key)
+    summary = read(adata, table="summary", key=key).set_index("statistic")["value"]
     scale = _utils.text_scale()
     fig, grid = _utils.area(
         ax, (10.6 * scale, 3.4 * scale) if figsize is None else figsize, 1, 3, width_ratios=[1.1, 1.1, 0.8]

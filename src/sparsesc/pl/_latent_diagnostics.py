@@ -69,8 +69,8 @@ def latent_diagnostics(
     -----
     Dimensions stand in the same order, by divergence, in both panels.
     """
-    elbo, table = read(adata, "elbo", key=key), read(adata, "dimensions", key=key)
-    depends = read(adata, "dependence", key=key)
+    elbo, table = read(adata, table="elbo", key=key), read(adata, table="dimensions", key=key)
+    depends = read(adata, table="dependence", key=key)
     scale = _utils.text_scale()
     ratios = [1.0, 1.5] + ([1.3] if len(depends) else [])
     fig, grid = _utils.area(

@@ -64,7 +64,7 @@ def rank_fidelity(
     -----
     Compare maps with maps: a UMAP pulls neighbours together, whatever it is made from.
     """
-    summary = read(adata, "summary", key=key)
+    summary = read(adata, table="summary", key=key)
     scale = _utils.text_scale()
     size = (10.4 * scale, 6.4 * scale) if figsize is None else figsize
     fig, grid = _utils.area(ax, size, 2, 2, width_ratios=[1.15, 1])
@@ -72,10 +72,10 @@ def rank_fidelity(
         name: fig.add_subplot(grid[i, j])
         for name, i, j in (("distances", 0, 0), ("neighbors", 0, 1), ("rules", 1, 0), ("sparsity", 1, 1))
     }
-    _distances(axes["distances"], summary, read(adata, "pairs", key=key))
-    _neighbors(axes["neighbors"], read(adata, "neighbors", key=key))
-    _rules(axes["rules"], read(adata, "rules", key=key))
-    _sparsity(axes["sparsity"], read(adata, "sparsity", key=key))
+    _distances(axes["distances"], summary, read(adata, table="pairs", key=key))
+    _neighbors(axes["neighbors"], read(adata, table="neighbors", key=key))
+    _rules(axes["rules"], read(adata, table="rules", key=key))
+    _sparsity(axes["sparsity"], read(adata, table="sparsity", key=key))
     for panel in axes.values():
         _style.tidy(panel)
     return _utils.finish(fig, axes, name="rank_fidelity", ax=ax, show=show, save=save, return_fig=return_fig)

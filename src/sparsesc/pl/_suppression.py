@@ -99,7 +99,7 @@ def suppression(
     check_choice(metric, _METRICS, name="metric")
     if n_named:
         check_positive_int(n_named, name="n_named")
-    features = tables_of(adata, "features", key)
+    features = tables_of(adata, table="features", key=key)
     if "information" not in features:
         msg = "Features were suppressed by name, without batches: there is nothing to compare. Give batch_key as well."
         raise ValueError(msg)
@@ -107,7 +107,7 @@ def suppression(
     scores: dict[str, pd.DataFrame] = {}
     for name in ("transfer", "scib"):
         if name in stored:
-            scores[name] = _of_label(tables_of(adata, name, key), label_key)
+            scores[name] = _of_label(tables_of(adata, table=name, key=key), label_key)
     scale = _utils.text_scale()
     n_panels = 1 + len(scores)
     rows = max((table["batch"].nunique() for name, table in scores.items() if name == "transfer"), default=1)

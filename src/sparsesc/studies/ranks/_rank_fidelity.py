@@ -221,7 +221,7 @@ def rank_fidelity(
     weights = group_weights(len(cells.names), n_boot, generator)
     effects = study.Effects(weights)
     everything = direct | {name: Euclidean(map_[: cells.n_compared]) for name, map_ in maps.items()}
-    tables = dict.fromkeys(_keys.RANK_FIDELITY_TABLES, pd.DataFrame())
+    tables = dict.fromkeys(_keys.tables_of("rank_fidelity"), pd.DataFrame())
     tables["pairs"], tables["summary"], tables["outliers"] = study.compare_types(cells, everything, effects, n_outliers)
     tables["neighbors"], tables["neighbor_groups"] = study.compare_neighbors(cells, direct, n_neighbors, weights)
     del direct, everything, rank, logs

@@ -16,7 +16,7 @@ from sparsesc._values import check_choice, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._nets import MatchedSets, match_net, read_net
-from sparsesc.door._saliency_slots import CellSaliency, get_saliency_slot, read_saliency, unit_names
+from sparsesc.door._saliency_slots import CellSaliency, read_saliency
 from sparsesc.stats.core._multiple import benjamini_hochberg
 
 from ._impact_groups import TwoGroups, two_groups
@@ -216,7 +216,7 @@ def geneset_impact(
     if contrast is not None:
         slot[_keys.IMPACT_CONTRAST] = contrast
     slot[_keys.UNITS] = described
-    slot[_keys.PARAMS] = dict(get_saliency_slot(adata, key)[_keys.PARAMS]) | {"geneset_impact": asked | matched.report}
+    slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"geneset_impact": asked | matched.report}
     _report(table, contrast, matched.report, key)
     return adata if copy else None
 
@@ -283,7 +283,7 @@ def _tested_units(found: CellSaliency, units: Any, key: str) -> np.ndarray:
             msg = f"All {len(silent)} units of {key!r} are silent: there is nothing to test."
             raise ValueError(msg)
         return tested
-    tested = np.sort(names.get_indexer(unit_names(names, units, key)))
+    tested = np.sort(names.get_indexer(check.pick_names(names, units, key, what="unit")))
     if (found.units["n_cells"].to_numpy()[tested] == 0).any():
         empty = names[tested][found.units["n_cells"].to_numpy()[tested] == 0]
         msg = f"No cell was looked at for {listing(empty)}. Leave them out."
@@ -340,7 +340,7 @@ def _impact_table(
         }
     )
     order = np.lexsort((-table["score"], table["pval"], table["unit"].cat.codes))
-    return table.iloc[order][list(_keys.IMPACT_COLUMNS)].reset_index(drop=True)
+    return table.iloc[order][list(_keys.TABLES["saliency/impact"].columns)].reset_index(drop=True)
 
 
 def _contrast_table(
@@ -361,7 +361,7 @@ def _contrast_table(
         }
     )
     order = np.lexsort((-table["score"].abs(), table["pval"]))
-    return table.iloc[order][list(_keys.IMPACT_CONTRAST_COLUMNS)].reset_index(drop=True)
+    return table.iloc[order][list(_keys.TABLES["saliency/impact_contrast"].columns)].reset_index(drop=True)
 
 
 def _labels(tested: np.ndarray, found: CellSaliency, matched: MatchedSets) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from sparsesc._random import as_generator
 from sparsesc._values import check_choice, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
-from sparsesc.door._saliency_slots import CellSaliency, is_saliency_slot, unit_names
+from sparsesc.door._saliency_slots import CellSaliency
 
 from ._attribution import METHODS, TIMES_INPUT, node_gradients
 from ._encoders import Encoder, as_encoder, compose
@@ -151,7 +151,11 @@ def saliency(
     encoder = as_encoder(adata, model, layer=layer)
     if sae is not None:
         encoder = compose(adata, encoder, sae)
-    names = list(encoder.units) if units is None else unit_names(encoder.units, units, sae or "the model")
+    names = (
+        list(encoder.units)
+        if units is None
+        else check.pick_names(encoder.units, units, sae or "the model", what="unit")
+    )
     wanted = np.sort(encoder.units.get_indexer(names))
     pairs = _choose_pairs(adata, wanted, _chosen_cells(adata, cells), sae, max_cells, generator)
     rows, cell = np.unique(pairs[:, 0], return_inverse=True)
@@ -200,7 +204,7 @@ def _check_key(adata: AnnData, key: str) -> _keys.SaliencyKeys:
         msg = f"key_added must be a non-empty string without '/', found {key!r}."
         raise ValueError(msg)
     slots = _keys.saliency_keys(key)
-    if not is_saliency_slot(adata.uns.get(key)):
+    if not check.is_saliency_slot(adata.uns.get(key)):
         taken = [f"uns[{key!r}]"] if key in adata.uns else []
         taken += [f"varm[{slots.genes!r}]"] if slots.genes in adata.varm else []
         if taken:
@@ -344,7 +348,7 @@ def _top_table(mean: np.ndarray, signed: np.ndarray, found: CellSaliency, n_top:
         }
     )
     table = table[np.repeat(found.units["n_cells"].to_numpy() > 0, n_top)].reset_index(drop=True)
-    return table[list(_keys.SALIENCY_COLUMNS)]
+    return table[list(_keys.TABLES["saliency/genes"].columns)]
 
 
 def _report(found: CellSaliency, slots: _keys.SaliencyKeys, method: str, n_genes: int) -> None:

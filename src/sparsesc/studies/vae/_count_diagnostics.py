@@ -126,7 +126,7 @@ def count_diagnostics(
     --------
     >>> adata = ssc.datasets.simulate_programs(n_cells=500, count_noise="poisson")
     >>> ssc.tl.count_diagnostics(adata)
-    >>> ssc.get.count_diagnostics(adata, "families")
+    >>> ssc.get.count_diagnostics(adata, table="families")
     """
     check.check_adata(adata)
     check_slots_free(adata, key_added, _WRITER, {})
@@ -169,7 +169,7 @@ def count_diagnostics(
     }
 
     adata = check.writable(adata, copy=copy)
-    adata.uns[key_added] = dict(zip(_keys.COUNT_TABLES, tables, strict=True)) | {_keys.PARAMS: asked}
+    adata.uns[key_added] = dict(zip(_keys.tables_of("count_diagnostics"), tables, strict=True)) | {_keys.PARAMS: asked}
     shares = ", ".join(f"{name} {share:.0%}" for name, share in families["share"].items())
     _logging.info(f"count_diagnostics: {len(genes_table)} genes in {len(sizes)} cells; lowest BIC: {shares}")
     return adata if copy else None

@@ -197,7 +197,7 @@ def latent_diagnostics(
     }
 
     adata = check.writable(adata, copy=copy)
-    adata.uns[key_added] = dict(zip(_keys.LATENT_TABLES, tables, strict=True)) | {_keys.PARAMS: asked}
+    adata.uns[key_added] = dict(zip(_keys.tables_of("latent_diagnostics"), tables, strict=True)) | {_keys.PARAMS: asked}
     _logging.info(
         f"latent_diagnostics: {part.n_obs} cells, ELBO {tables[0]['elbo'].iloc[0]:.1f}; {n_active} of "
         f"{len(dimensions)} dimensions active, {n_collapsed} collapsed; added uns['{key_added}']"

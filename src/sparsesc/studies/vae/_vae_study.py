@@ -15,7 +15,7 @@ from sparsesc._random import several_seeds
 from sparsesc._values import as_list, check_choice, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door._counts import whole_counts
-from sparsesc.door._keys import COUNT_TABLES
+from sparsesc.door._keys import tables_of
 from sparsesc.door._obs_columns import read_labels
 
 from ._autotune import check_autotune, search_values, tuned_options
@@ -317,6 +317,6 @@ def _facts(adata: AnnData, layer: str | None, sample_key: str, label_key: str | 
 
     held = Plain(adata.X if layer is None else adata.layers[layer], obs=adata.obs, var=adata.var[[]])
     count_diagnostics(held, batch_key=sample_key, groupby=label_key, key_added=_KEY, progress_bar=False)
-    _, families, summary = (held.uns[_KEY][name] for name in COUNT_TABLES)
+    _, families, summary = (held.uns[_KEY][name] for name in tables_of("count_diagnostics"))
     more = {f"{what}_{name}": families.loc[name, what] for what in ("share", "loglik") for name in families.index}
     return dict(zip(summary["statistic"], summary["value"], strict=True)) | more

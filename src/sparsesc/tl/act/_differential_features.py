@@ -289,7 +289,7 @@ def _join(tables: list[pd.DataFrame], features: pd.Index, bulk: Pseudobulk) -> p
     rest = ["se", "df", "n_samples", "n_samples_reference"]
     # p-values too small for a double are told apart by t
     order = np.lexsort((-table["score"].abs(), table["pval"]))
-    return table.iloc[order][[*_keys.DIFFERENTIAL_COLUMNS, *rest]].reset_index(drop=True)
+    return table.iloc[order][[*_keys.TABLES[_keys.DIFFERENTIAL].columns, *rest]].reset_index(drop=True)
 
 
 def _report(table: pd.DataFrame, reasons: dict[str, str], key: str) -> None:
