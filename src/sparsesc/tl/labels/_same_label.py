@@ -77,7 +77,7 @@ def sure_labels(table: pd.DataFrame, min_r: float) -> np.ndarray | None:
 def label_cells(adata: AnnData | MuData, key: str, wanted: set[str]) -> dict[str, np.ndarray]:
     """Cells of the labels that features are named after, as far as their columns are still there."""
     asked = check.get_sae_slot(adata, key)[_keys.PARAMS].get("feature_association", {})
-    names = [str(name) for name in np.atleast_1d(asked.get("keys", [])) if str(name) in adata.obs.columns]
+    names = [str(name) for name in np.atleast_1d(asked.get("label_keys", [])) if str(name) in adata.obs.columns]
     columns = read_columns(adata, names)[0] if names else []
     cells = [np.flatnonzero(column.codes == i) for column in columns for i in range(len(column.categories))]
     return {label: rows for label, rows in zip(label_names(columns), cells, strict=True) if label in wanted}
