@@ -92,7 +92,7 @@ def enrichment(
     >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
     >>> ssc.tl.feature_genes(adata)
     >>> ssc.tl.feature_enrichment(adata, ssc.datasets.gene_sets("immune_markers"))
-    >>> "B cells" in set(ssc.get.enrichment(adata)["term"])
+    >>> "B cell" in set(ssc.get.enrichment(adata)["term"])
     True
     """
     return read(adata, _keys.ENRICHMENT, feature=feature, key=key)
