@@ -1,4 +1,4 @@
-"""Checks of single values: choices, whole numbers, lists of names. A message says what was found and what to do."""
+"""Checks of single values: choices, whole numbers, lists of names. A message says what is wrong and what to do."""
 
 from __future__ import annotations
 

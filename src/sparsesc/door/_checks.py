@@ -15,7 +15,7 @@ from ._entries import (
     is_saliency_slot,
     pick_names,
 )
-from ._matrices import check_finite, get_expression, get_rep, to_float_matrix
+from ._matrices import check_finite, get_expression, get_rep, layer_listing, to_float_matrix
 from ._objects import check_adata, check_storable, get_obs_column, is_mudata, writable
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "is_mudata",
     "is_sae_slot",
     "is_saliency_slot",
+    "layer_listing",
     "pick_names",
     "to_float_matrix",
     "writable",

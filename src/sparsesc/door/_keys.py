@@ -1,6 +1,7 @@
-"""Every slot that sparsesc reads or writes, spelled once.
+"""Every slot that sparsesc reads or writes, and every table it stores, spelled once.
 
-A sparse autoencoder is stored under one ``key`` (default ``"sae"``); functions ask :func:`sae_keys` where things are.
+A sparse autoencoder is stored under one ``key`` (default ``"sae"``); functions get the names of its slots
+from :func:`sae_keys`.
 """
 
 from __future__ import annotations
@@ -68,9 +69,9 @@ class SaeKeys:
     joint: str
     """Entry of ``obsm``: several embeddings side by side, cells x dimensions."""
     residual: str
-    """Column of ``obs``: what of a query cell the features leave over."""
+    """Column of ``obs``: length of what the features do not explain of a query cell."""
     residual_pval: str
-    """Column of ``obs``: how often a cell of the reference has as much left over."""
+    """Column of ``obs``: share of reference cells with a residual at least as large."""
 
     def feature_names(self, n_features: int) -> list[str]:
         """Stable names, ``{key}_0 ...``."""
@@ -110,14 +111,14 @@ def rank_keys(key: str) -> RankKeys:
 
 @dataclass(frozen=True)
 class ThinKeys:
-    """Slots of counts that were cut into two parts."""
+    """Slots of counts that were split into two parts."""
 
     key: str
     """Entry of ``uns``."""
     train: str
-    """Entry of ``layers`` to learn from."""
+    """Entry of ``layers`` for learning."""
     test: str
-    """Entry of ``layers`` to test on."""
+    """Entry of ``layers`` for testing."""
     overdispersion: str
     """Column of ``var``."""
 

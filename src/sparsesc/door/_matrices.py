@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def to_float_matrix(values: Any, *, name: str) -> np.ndarray:
-    """A dense C-contiguous float32 array (cells x dimensions) of finite numbers from anything ``obsm`` can hold.
+    """Anything that ``obsm`` can hold as a dense C-contiguous float32 array (cells x dimensions) of finite numbers.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def get_rep(adata: AnnData | MuData, use_rep: str) -> np.ndarray:
         raise TypeError(msg)
     if use_rep == "X" and "X" not in adata.obsm:
         if getattr(adata, "X", None) is None:
-            msg = "use_rep='X' asks for .X, but there is none here. Name an entry of obsm instead."
+            msg = "use_rep='X' means adata.X, but there is none here. Name an entry of obsm instead."
             raise KeyError(msg)
         return to_float_matrix(adata.X, name="adata.X")
     if use_rep not in adata.obsm:
@@ -98,17 +98,22 @@ def get_rep(adata: AnnData | MuData, use_rep: str) -> np.ndarray:
     return to_float_matrix(adata.obsm[use_rep], name=f"adata.obsm[{use_rep!r}]")
 
 
+def layer_listing(adata: AnnData) -> str:
+    """Names of the layers, for messages."""
+    return listing(name for name in adata.layers.keys() if name is not None)  # anndata lists X among them, as None
+
+
 def get_expression(adata: AnnData, *, layer: str | None = None, use_raw: bool | None = None) -> tuple[Any, pd.Index]:
     """The expression matrix (cells x genes: CSR, CSC, dense, backed or dask, as it is stored) and its gene names.
 
-    With ``use_raw=None`` the matrix is ``.raw`` when there is one and no `layer` was asked for, as in scanpy.
+    With ``use_raw=None`` the matrix is ``.raw`` when there is one and no `layer` is named, as in scanpy.
 
     Raises
     ------
     KeyError
         If the layer does not exist.
     ValueError
-        If ``.raw`` or ``.X`` is missing, both `layer` and `use_raw` were asked for, or gene names repeat.
+        If ``.raw`` or ``.X`` is missing, both `layer` and `use_raw` are given, or gene names repeat.
     """
     check_adata(adata)
     if is_mudata(adata):
@@ -121,8 +126,7 @@ def get_expression(adata: AnnData, *, layer: str | None = None, use_raw: bool | 
         msg = "use_raw=True, but adata.raw is None. Set adata.raw, or use X or a layer."
         raise ValueError(msg)
     if layer is not None and layer not in adata.layers:
-        layers = [name for name in adata.layers.keys() if name is not None]  # anndata lists X among them, as None
-        msg = f"Did not find adata.layers[{layer!r}]. Available: {listing(layers)}."
+        msg = f"Did not find adata.layers[{layer!r}]. Available: {layer_listing(adata)}."
         raise KeyError(msg)
     if use_raw is None:
         use_raw = layer is None and adata.raw is not None

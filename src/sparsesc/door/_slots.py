@@ -1,4 +1,4 @@
-"""Between the slots of an AnnData and the objects that work on arrays: the one place that writes results."""
+"""The one place that writes results into the slots of an AnnData."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def feature_table(codes: sparse.csr_matrix, names: list[str]) -> pd.DataFrame:
 
 
 def write_sae(adata: AnnData | MuData, slots: SaeKeys, codes: sparse.csr_matrix, entry: dict[str, Any]) -> None:
-    """Store codes and ``uns`` entry together, and drop what an earlier fit under this key left behind."""
+    """Store codes and ``uns`` entry together, and remove leftovers of an earlier fit under this key."""
     if hasattr(adata, "varm") and slots.genes in adata.varm:
         del adata.varm[slots.genes]
     if _keys.QUERY in adata.uns.get(slots.key, {}):  # codes of a query, which came with columns

@@ -211,7 +211,7 @@ def test_sampling_genes_and_left_out_cells(monkeypatch):
         ({"use_reps": "X_none"}, KeyError, "X_none"),
         ({"use_reps": "rank"}, ValueError, "have names of measures"),
         ({"layer": "none"}, KeyError, "Did not find adata.layers"),
-        ({"layer": "log"}, ValueError, "looks log-normalised"),
+        ({"layer": "log"}, ValueError, "looks log-normalized"),
         ({"mask_var": "none"}, KeyError, r"Did not find adata.var\['none'\]"),
         ({"mask_var": "number"}, ValueError, "must be True or False for each gene"),
         ({"ties": "max"}, ValueError, "Unknown ties"),
