@@ -110,7 +110,7 @@ def study(name: str, options: argparse.Namespace) -> Iterator[pd.DataFrame]:
                 for rule, asked in RULES.items():
                     # every rule of a seed with the same labels is judged by the same cells
                     ssc.tl.suppress_features(adata, batch_key=BATCH, rng=seed, progress_bar=False, **asked)
-                    scores = ssc.get.suppression(adata, "transfer")
+                    scores = ssc.get.suppression(adata, table="transfer")
                     n = adata.uns["sae"]["params"]["suppress_features"]["n_suppressed"]
                     parts.append(scores.assign(rule=rule, n_suppressed=n, **place))
                 print(f"{place}: {time.perf_counter() - begun:.0f} s", flush=True)
@@ -124,7 +124,7 @@ def scib_of(name: str, options: argparse.Namespace) -> pd.DataFrame:
     adata, _ = prepared(name, argparse.Namespace(scvi=False))
     ssc.tl.fit_sae(adata, use_rep="X_pca", rng=0, progress_bar=False)
     ssc.tl.suppress_features(adata, batch_key=BATCH, bio_keys=LABEL, scib=True, n_controls=2, progress_bar=False)
-    return ssc.get.suppression(adata, "scib").assign(data=name)
+    return ssc.get.suppression(adata, table="scib").assign(data=name)
 
 
 def done(options: argparse.Namespace, place: dict[str, Any]) -> bool:

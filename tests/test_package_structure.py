@@ -31,7 +31,11 @@ ADATA_FUNCTIONS = {name: obj for name, obj in FUNCTIONS.items() if name.split(".
 # (function, rule): why it deviates.
 DEVIATIONS: dict[tuple[str, str], str] = {
     (f"get.{table}", "module"): "readers of one shape share a module"
-    for table in ["association", "differential", "enrichment", "genes"]
+    for table in [
+        *["absorption", "annotation", "association", "count_diagnostics", "crosscoder", "differential", "drift"],
+        *["enrichment", "genes", "geneset_impact", "history", "latent_diagnostics", "locality", "rank_fidelity"],
+        *["similarity", "steering", "suppression"],
+    ]
 } | {
     ("pp.rank_value_encode", "key_added"): "names a rank encoding, not an autoencoder",
     ("pp.ranked_genes", "key"): "names a rank encoding, not an autoencoder",
@@ -57,7 +61,7 @@ DEVIATIONS: dict[tuple[str, str], str] = {
     ("pp.pool_gene_embeddings", "key_added"): "names an embedding in obsm, not an autoencoder",
 }
 
-SECTIONS = ("Parameters", "Returns", "Raises", "Notes", "References", "Examples")
+SECTIONS = ("Parameters", "Returns", "Raises", "See Also", "Notes", "References", "Examples")
 
 
 def section(doc: str, name: str) -> str | None:

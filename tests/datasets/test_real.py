@@ -111,5 +111,5 @@ def test_registry_entries_are_complete():
         assert len(entry.sha256) == 64, name
         assert entry.size > 0, name
         assert entry.source, name
-        assert entry.licence, name
+        assert entry.license, name
     assert len({entry.sha256 for entry in _registry.FILES.values()}) == len(_registry.FILES)

@@ -67,7 +67,7 @@ def test_logarithms_and_their_derivatives():
     np.testing.assert_allclose(got[:, [1, 2]], rise[:, [1, 2]] / step, rtol=1e-2)
     np.testing.assert_allclose(log2_expression(tangent, "log1p"), tangent / np.log(2))
     assert (log2_expression(share, "linear", tangent) == tangent).all()
-    with pytest.raises(ValueError, match=r"scale must be one of log1p, proportions, linear, found 'counts'"):
+    with pytest.raises(ValueError, match=r"Unknown scale of a decoder: 'counts'. Choose one of 'log1p', 'proportions'"):
         log2_expression(share, "counts")
 
 

@@ -187,7 +187,7 @@ def test_features_by_name_or_position(pbmc68k_code):
         ("sae_99", KeyError, "Did not find feature 'sae_99' of 'sae'. Closest: 'sae_9'"),
         (64, KeyError, "Feature 64 of 'sae' is out of range: there are 64"),
         (-1, KeyError, "out of range"),
-        ([], ValueError, "No features asked for"),
+        ([], ValueError, "No features given"),
         ([1.5], TypeError, "strings or positions, found float"),
         ([True], TypeError, "found bool"),
     ],

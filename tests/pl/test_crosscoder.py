@@ -49,5 +49,5 @@ def test_without_controls_and_kinds(joined):
 
 
 def test_not_a_crosscoder(described):
-    with pytest.raises(KeyError, match="is no crosscoder"):
+    with pytest.raises(KeyError, match=r"Run ssc.tl.fit_crosscoder first"):
         ssc.pl.crosscoder(described)

@@ -25,7 +25,7 @@ def suppressed(pbmc68k_code):
 def test_panels_show_the_tables(suppressed):
     axes = ssc.pl.suppression(suppressed, show=False)
     assert list(axes) == ["features", "transfer"]
-    features, transfer = (ssc.get.suppression(suppressed, name) for name in ("features", "transfer"))
+    features, transfer = (ssc.get.suppression(suppressed, table=name) for name in ("features", "transfer"))
     assert features["suppressed"].iloc[0]
     counts = {text.get_text() for text in axes["features"].get_legend().get_texts()}
     assert counts == {
@@ -47,7 +47,7 @@ def test_panels_show_the_tables(suppressed):
 
 def test_other_scores_and_labels(suppressed):
     axes = ssc.pl.suppression(suppressed, label_key="phase", metric="macro_f1", n_named=0, show=False)
-    transfer = ssc.get.suppression(suppressed, "transfer")
+    transfer = ssc.get.suppression(suppressed, table="transfer")
     rows = transfer[(transfer["label_key"] == "phase") & (transfer["state"] == "before")]
     before = next(c for c in axes["transfer"].collections if c.get_label() == "before").get_offsets()
     np.testing.assert_allclose(before[:2, 0], rows["macro_f1"])
@@ -72,8 +72,8 @@ def test_what_is_missing_is_named(suppressed):
         ssc.pl.suppression(suppressed, label_key="louvain")
     with pytest.raises(ValueError, match="Unknown metric: 'f1'"):
         ssc.pl.suppression(suppressed, metric="f1")
-    with pytest.raises(KeyError, match=r"has no table 'scib' \(only 'features', 'transfer'\)"):
-        ssc.get.suppression(suppressed, "scib")
+    with pytest.raises(KeyError, match=r"\['scib'\] \(tables here: .*'suppression/features', 'suppression/transfer'\)"):
+        ssc.get.suppression(suppressed, table="scib")
     ssc.tl.suppress_features(suppressed, "sae_1", progress_bar=False)
     with pytest.raises(ValueError, match="nothing to compare"):
         ssc.pl.suppression(suppressed)
@@ -81,4 +81,4 @@ def test_what_is_missing_is_named(suppressed):
     with pytest.raises(KeyError, match=r"Run ssc.tl.suppress_features first"):
         ssc.get.suppression(suppressed)
     with pytest.raises(ValueError, match="Unknown table: 'all'"):
-        ssc.get.suppression(suppressed, "all")
+        ssc.get.suppression(suppressed, table="all")

@@ -237,7 +237,7 @@ def test_features_by_position(described):
         ssc.pl.feature_umap(described, 64)
     with pytest.raises(TypeError, match=r"found float: 1\.5"):
         ssc.pl.feature_umap(described, [1.5])
-    with pytest.raises(ValueError, match="No features asked for"):
+    with pytest.raises(ValueError, match="No features given"):
         ssc.pl.feature_umap(described, [])
 
 

@@ -97,7 +97,7 @@ def test_dense_counts(counts):
     ("kwargs", "error", "match"),
     [
         ({"method": "binomial"}, ValueError, "Unknown method: 'binomial'.*'poisson', 'negative_binomial'"),
-        ({"fraction": 0}, ValueError, "fraction must be a share of the counts between 0 and 1, found 0"),
+        ({"fraction": 0}, ValueError, "fraction must lie between 0 and 1 .a share of the counts., found 0"),
         ({"fraction": 1.0}, ValueError, r"found 1\.0"),
         ({"overdispersion": 0.1}, ValueError, "belong to method='negative_binomial'"),
         ({"layer": "raw"}, KeyError, r"Did not find adata\.layers\['raw'\]"),
@@ -124,7 +124,7 @@ def test_bad_options_change_nothing(counts, kwargs, error, match):
         ({"overdispersion": -1.0}, ValueError, "must not be negative"),
         ({"overdispersion": 1.0, "groupby": "kind"}, ValueError, "leave it out where they are given"),
         ({"groupby": "other"}, KeyError, r"Did not find adata\.obs\['other'\]"),
-        ({"groupby": "size"}, TypeError, "holds numbers, not kinds of cells"),
+        ({"groupby": "size"}, TypeError, "holds numbers, not cell types"),
         ({"groupby": "kind"}, ValueError, "has no value in 1 cells"),
     ],
 )

@@ -19,7 +19,7 @@ GENE_SET_NAMES = (_PACKAGED, *_FILES)
 
 
 def gene_sets(name_or_path: str | Path) -> pd.DataFrame:
-    """Gene sets as a table, by name or from a GMT file.
+    """Gene sets: marker genes of cell types, pathways, or those of a GMT file.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ def gene_sets(name_or_path: str | Path) -> pd.DataFrame:
 
     Returns
     -------
-    A row for each gene of each set, with the columns `source` (set) and `target` (gene), as decoupler takes it. Genes
-    that a set names twice are there once.
+    One row for each gene of each set, with the columns `source` (set) and `target` (gene), as decoupler takes it. A
+    gene that a set names twice has one row.
 
     Raises
     ------
@@ -41,11 +41,22 @@ def gene_sets(name_or_path: str | Path) -> pd.DataFrame:
     ValueError
         If the name is unknown, or the file is not a GMT file or is empty.
 
+    See Also
+    --------
+    sparsesc.tl.feature_enrichment : Which gene sets go with a feature.
+
     Notes
     -----
     The immune markers are few and well known: they name cell types, and are no substitute for a reference atlas. A set
-    shares genes with the sets of related cells, so expect more than one match. The published sources of each set stand
-    in the description field of the file.
+    shares genes with the sets of related cells, so expect more than one match. The description field of the file names
+    the published sources of each set.
+
+    Examples
+    --------
+    >>> import sparsesc as ssc
+    >>> markers = ssc.datasets.gene_sets("immune_markers")
+    >>> "CD79A" in set(markers.query("source == 'B cell'")["target"])
+    True
     """
     name = str(name_or_path)
     if name == _PACKAGED:

@@ -12,22 +12,29 @@ if TYPE_CHECKING:
 
 
 def pbmc68k_reduced() -> AnnData:
-    """700 peripheral blood cells that come with scanpy: works offline, without any file.
+    """700 peripheral blood cells that come with scanpy: works offline, without any other file.
 
     Returns
     -------
-    700 cells x 765 genes. ``X`` is scaled, ``raw`` log-normalised (no counts). ``obs["bulk_labels"]`` (10 cell types),
+    700 cells x 765 genes. ``X`` is scaled, ``raw`` log-normalized (no counts). ``obs["bulk_labels"]`` (10 cell types),
     ``obsm["X_pca"]`` (50 dimensions), ``obsm["X_umap"]``.
 
     Notes
     -----
-    Small and without counts: good to try things on, not to conclude from. Its labels come from correlation with bulk
-    profiles and are imperfect among T cells.
+    Small and without counts: good for trying things out, not for conclusions. Its labels come from correlation with
+    bulk profiles and are imperfect among T cells.
 
     References
     ----------
     Zheng et al. (2017), Massively parallel digital transcriptional profiling of single cells,
-    *Nature Communications* 8, 14049. Licence of the data: CC BY 4.0 (10x Genomics).
+    *Nature Communications* 8, 14049. License of the data: CC BY 4.0 (10x Genomics).
+
+    Examples
+    --------
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.pbmc68k_reduced()
+    >>> adata.shape, adata.obs["bulk_labels"].nunique()
+    ((700, 765), 10)
     """
     import scanpy as sc
 
@@ -35,7 +42,7 @@ def pbmc68k_reduced() -> AnnData:
 
 
 def pbmc3k() -> AnnData:
-    """2,700 peripheral blood cells of one healthy donor: the example that the field's tutorials share.
+    """2,700 peripheral blood cells of one healthy donor: the example of most tutorials.
 
     Returns
     -------
@@ -50,12 +57,18 @@ def pbmc3k() -> AnnData:
 
     Notes
     -----
-    Labels are clusters that were found in the same counts, so a method that clusters is favoured by them. Drop the
+    Labels are clusters of the same counts, which favors methods that cluster. Drop the
     cells that failed quality control before training.
 
     References
     ----------
-    Zheng et al. (2017), *Nature Communications* 8, 14049. Licence: CC BY 4.0 (10x Genomics).
+    Zheng et al. (2017), *Nature Communications* 8, 14049. License: CC BY 4.0 (10x Genomics).
+
+    Examples
+    --------
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+
+        adata = ssc.datasets.pbmc3k()
     """
     return _read("pbmc3k_raw_labelled.h5ad")
 
@@ -75,13 +88,19 @@ def balf_covid() -> AnnData:
 
     Notes
     -----
-    Only one patient is moderate: condition and donor are confounded, no difference between conditions can be tested.
+    Only one patient is moderate: condition and donor are confounded, so no difference between conditions can be tested.
     Three types have ten cells or fewer (mast, plasma, pDC).
 
     References
     ----------
     Liao et al. (2020), Single-cell landscape of bronchoalveolar immune cells in patients with COVID-19,
     *Nature Medicine* 26, 842-844. GEO GSE145926 (public).
+
+    Examples
+    --------
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+
+        adata = ssc.datasets.balf_covid()
     """
     return _read("balf_covid_liao2020_3donors.h5ad")
 
@@ -109,12 +128,18 @@ def kang2018() -> AnnData:
     ----------
     Kang et al. (2018), Multiplexed droplet single-cell RNA-sequencing using natural genetic variation,
     *Nature Biotechnology* 36, 89-94. GEO GSE96583 (public).
+
+    Examples
+    --------
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+
+        adata = ssc.datasets.kang2018()
     """
     return _read("kang2018_harmony_2000.h5ad")
 
 
 def onek1k() -> AnnData:
-    """7,811 blood cells of 40 donors: ground for tests that need many replicates.
+    """7,811 blood cells of 40 donors: enough replicates for tests between donors.
 
     Returns
     -------
@@ -134,6 +159,12 @@ def onek1k() -> AnnData:
     ----------
     Yazar et al. (2022), Single-cell eQTL mapping identifies cell type-specific genetic control of autoimmune disease,
     *Science* 376, eabf3041. GEO GSE196830 (public).
+
+    Examples
+    --------
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+
+        adata = ssc.datasets.onek1k()
     """
     return _read("pbmc_onek1k_scdesignpop_40donors.h5ad")
 
@@ -154,13 +185,19 @@ def pbmc_3tech() -> AnnData:
 
     Notes
     -----
-    Normalise by ``total_umi_all_genes``: the sum over the 1,767 variable genes is not the library size. Two types have
+    Normalize by ``total_umi_all_genes``: the sum over the 1,767 variable genes is not the library size. Two types have
     fewer than ten cells (``"MK"``, ``"HSC"``).
 
     References
     ----------
     Kang et al. (2021), Efficient and precise single-cell reference atlas mapping with Symphony,
-    *Nature Communications* 12, 5890. Licence of the cells: CC BY 4.0 (10x Genomics).
+    *Nature Communications* 12, 5890. License of the cells: CC BY 4.0 (10x Genomics).
+
+    Examples
+    --------
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+
+        adata = ssc.datasets.pbmc_3tech()
     """
     return _read("pbmc_symphony_3tech.h5ad")
 
@@ -180,11 +217,18 @@ def bonemarrow_human() -> AnnData:
 
     Notes
     -----
-    One patient: what differs between the conditions may be the donor, the sample's handling or the disease.
+    One patient has the disease: a difference between conditions may come from the donor, the handling of the sample or
+    the disease.
 
     References
     ----------
-    Zheng et al. (2017), *Nature Communications* 8, 14049. Licence: CC BY 4.0 (10x Genomics).
+    Zheng et al. (2017), *Nature Communications* 8, 14049. License: CC BY 4.0 (10x Genomics).
+
+    Examples
+    --------
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+
+        adata = ssc.datasets.bonemarrow_human()
     """
     return _read("bonemarrow_human_zheng2017_bmmc_aml_3donors.h5ad")
 
@@ -204,12 +248,18 @@ def bonemarrow_mouse() -> AnnData:
 
     Notes
     -----
-    Clusters cut a continuum: a feature between two of them is no failure. Gene sets of human symbols do not match.
+    Clusters cut a continuum: a feature between two of them is not a failure. Gene sets of human symbols do not match.
 
     References
     ----------
     Paul et al. (2015), Transcriptional heterogeneity and lineage commitment in myeloid progenitors,
     *Cell* 163, 1663-1677. GEO GSE72857 (public).
+
+    Examples
+    --------
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+
+        adata = ssc.datasets.bonemarrow_mouse()
     """
     return _read("bonemarrow_mouse_paul2015.h5ad")
 
@@ -237,6 +287,12 @@ def citeseq() -> MuData:
     Mimitou et al. (2019), Multiplexed detection of proteins, transcriptomes, clonotypes and CRISPR perturbations in
     single cells, *Nature Methods* 16, 409-412. Kim et al. (2020), CiteFuse enables multi-modal analysis of CITE-seq
     data, *Bioinformatics* 36, 4137-4143 (the subset). Public record.
+
+    Examples
+    --------
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+
+        mdata = ssc.datasets.citeseq()
     """
     import mudata
 

@@ -1,7 +1,7 @@
-"""Data files that the loaders read: where they lie, what they must be, where they come from.
+"""Data files that the loaders read: where they are, what they must hold, where they come from.
 
-There are no hosted copies of these files: each was put together from the public source named beside it. They are read
-from the folder that ``SPARSESC_DATA_DIR`` names, and a checksum decides whether a file is the right one.
+sparsesc hosts no copies of these files: each was made from the public source named beside it. They are read from the
+folder that ``SPARSESC_DATA_DIR`` names, and a checksum decides whether a file is the right one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DataFile:
     sha256: str
     source: str
     """Who published the data, and where."""
-    licence: str
+    license: str
 
 
 def _msigdb(collection: str) -> str:
@@ -127,7 +127,7 @@ FILES: dict[str, DataFile] = {
     ),
 }
 
-# (path, size, time of change) of files whose checksum was right in this process.
+# (path, size, time of change) of files whose checksum was right earlier in this process
 _verified: set[tuple[str, int, int]] = set()
 
 
@@ -142,7 +142,7 @@ def data_dir() -> Path:
 
 
 def data_file(name: str) -> Path:
-    """Path of a data file whose checksum is right (read once in a process).
+    """Path of a data file whose checksum is right (computed once per process).
 
     Parameters
     ----------
@@ -168,18 +168,18 @@ def data_file(name: str) -> Path:
         msg = (
             f"Did not find {path} ({where}). Set the environment variable {ENV_VAR} to the folder that holds {name} "
             f"({expected.size:,} bytes, sha256 {expected.sha256}). sparsesc hosts no copy and downloads nothing. "
-            f"Source: {expected.source}; licence: {expected.licence}. "
+            f"Source: {expected.source}; license: {expected.license}. "
             "Without any file: ssc.datasets.pbmc68k_reduced() comes with scanpy."
         )
         raise FileNotFoundError(msg)
     stat = path.stat()
     seen = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
     if seen not in _verified:
-        # Size first: a file cut short is told without reading it.
-        found = _sha256(path) if stat.st_size == expected.size else None
-        if found != expected.sha256:
-            what = f"sha256 {found}" if found else f"{stat.st_size:,} bytes"
-            wanted = f"sha256 {expected.sha256}" if found else f"{expected.size:,} bytes"
+        # Size first: a truncated file is recognized without reading it.
+        checksum = _sha256(path) if stat.st_size == expected.size else None
+        if checksum != expected.sha256:
+            what = f"sha256 {checksum}" if checksum else f"{stat.st_size:,} bytes"
+            wanted = f"sha256 {expected.sha256}" if checksum else f"{expected.size:,} bytes"
             msg = f"{path} is not the registered {name}: found {what}, expected {wanted}. Fetch the file again."
             raise ValueError(msg)
         _verified.add(seen)

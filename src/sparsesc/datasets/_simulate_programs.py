@@ -53,7 +53,7 @@ def simulate_programs(
     imbalance: float = 1.0,
     rng: SeedLike | RNGLike | None = 0,
 ) -> AnnData:
-    """Cells whose expression is made of known programs: what a feature should find can be compared with the truth.
+    """Simulated cells with known gene programs, so that features can be compared with the truth.
 
     A cell of ``"large"`` and ``"easy"`` has a basal activity of each program, `X0`; a covariate that shifts all its
     programs, `X1`; and a type that switches programs on or off, `X2`. Genes sum the programs that they belong to::
@@ -74,7 +74,7 @@ def simulate_programs(
     n_cells
         Number of cells; ``None``: 10,000 (``"small"``: 12,000, in the paper 10,000 to train on and 2,000 to test on).
     n_genes
-        Number of genes; ``None``: 20,000. Only 2,000 need a tenth of the time and memory.
+        Number of genes; ``None``: 20,000. With 2,000, time and memory are a tenth.
     n_programs
         Number of programs; ``None``: 100.
     n_types
@@ -99,9 +99,9 @@ def simulate_programs(
     n_batches
         Number of batches; cells belong to one at random.
     imbalance
-        Expected size of the largest type over that of the smallest, geometric between; 1: all alike.
+        Expected size of the largest type over that of the smallest; sizes in between are geometric. 1: all are equal.
     rng
-        Draws. The cells of one seed are the same for any genes, batches and noise.
+        Seed or generator. One seed gives the same cells whatever the genes, batches and noise.
 
     Returns
     -------
@@ -130,12 +130,16 @@ def simulate_programs(
     ValueError
         If a parameter is out of range, or is not one of ``"small"``.
 
+    See Also
+    --------
+    sparsesc.stats.recovery : How well features recover known programs.
+
     Notes
     -----
     Dense expression of 10,000 cells and 20,000 genes takes 800 MB. Counts are drawn in blocks and kept sparse.
 
-    Programs here are independent, additive and many times stronger than their noise: what fails here fails on real
-    cells, but not the reverse. Where a shift makes expression negative, the mean of the counts is 0.
+    Programs here are independent, additive and many times stronger than their noise: a method that fails here fails on
+    real cells, but not the reverse. Where a shift makes expression negative, the mean of the counts is 0.
 
     References
     ----------
@@ -164,7 +168,7 @@ def simulate_programs(
     _check_ranges(used, noise, count_noise, batch_effect, imbalance)
     n_batches = check_positive_int(n_batches, name="n_batches")
 
-    # one stream for each part, so that a change of one leaves the others as they are
+    # one stream for each part, so that a change of one leaves the others unchanged
     draw_cells, draw_genes, draw_batches, draw_counts = as_generator(rng).spawn(4)
     n = int(used["n_cells"])
     obs: dict[str, Any] = {}
@@ -219,16 +223,16 @@ def simulate_programs(
 
 
 def _used(kind: str, given: dict[str, float | None], imbalance: float) -> dict[str, float]:
-    """The parameters of the kind, with those that were given in their place."""
+    """The parameters of the kind, replaced by those that were given."""
     defaults = _KINDS[kind]
-    asked = {name: value for name, value in given.items() if value is not None}
-    fixed = [name for name in asked if name not in defaults]
+    chosen = {name: value for name, value in given.items() if value is not None}
+    fixed = [name for name in chosen if name not in defaults]
     if kind == "small" and imbalance != 1:
         fixed.append("imbalance")
     if fixed:
         msg = f"kind='small' has three fixed factors, five genes and no types: remove {listing(fixed)}."
         raise ValueError(msg)
-    return {**defaults, **asked}
+    return {**defaults, **chosen}
 
 
 def _check_ranges(
@@ -286,7 +290,7 @@ def _counts(
     count_noise: str,
     rng: np.random.Generator,
 ) -> sparse.csr_matrix:
-    """Counts in blocks of cells, so that the dense means never exist at once."""
+    """Counts in blocks of cells, so that the dense means of all cells never exist together."""
     average = float(X2.mean(axis=0, dtype=np.float64) @ A.sum(axis=1, dtype=np.float64))
     scale = library_size / average if average > 0 else 0.0
     rows = max(1, _COUNT_BLOCK // A.shape[1])

@@ -1,4 +1,4 @@
-"""What every decoder can do, and the scale that effects on genes are compared on."""
+"""What every decoder can do, and the scale on which effects on genes are compared."""
 
 from __future__ import annotations
 
@@ -7,16 +7,32 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
+from sparsesc._values import check_choice
+
 SCALES = ("log1p", "proportions", "linear")
-_PER = 1e4  # proportions are read as counts per 10,000, as log-normalised expression usually is
+_PER = 1e4  # proportions are read as counts per 10,000, as log-normalized expression usually is
 
 
 @runtime_checkable
 class Decoder(Protocol):
-    """From cells of an embedding to expression.
+    """What turns positions in an embedding into gene expression.
 
-    Shapes: `Z` and `V` are cells x dimensions, results cells x genes. `covariates` is what :meth:`covariates` gave for
-    the same cells.
+    Shapes: `Z` and `V` are cells x dimensions, results are cells x genes. `covariates` is the result of
+    :meth:`covariates` for the same cells.
+
+    See Also
+    --------
+    sparsesc.decoders.as_decoder : Makes one from a model, loadings or a function.
+
+    Examples
+    --------
+    Any object with these members is a decoder:
+
+    >>> import pandas as pd
+    >>> import sparsesc as ssc
+    >>> loadings = pd.DataFrame([[1.0, 0.0], [0.0, 2.0]], index=["CD3D", "MS4A1"])
+    >>> isinstance(ssc.decoders.LinearDecoder(loadings), ssc.decoders.Decoder)
+    True
     """
 
     genes: pd.Index
@@ -26,7 +42,7 @@ class Decoder(Protocol):
     ``"linear"``: anything else; differences are taken as they are."""
 
     def covariates(self, cells: pd.Index) -> Any:
-        """What decoding these cells (by their names) takes besides the embedding; ``None`` where it is nothing."""
+        """What decoding these cells (by their names) needs besides the embedding; ``None`` if it needs nothing."""
 
     def decode(self, Z: np.ndarray, covariates: Any = None) -> np.ndarray:
         """Expression of cells."""
@@ -41,10 +57,10 @@ def log2_expression(values: np.ndarray, scale: str, tangent: np.ndarray | None =
     Parameters
     ----------
     values
-        What a decoder gave, cells x genes.
+        Result of a decoder, cells x genes.
     scale
-        Its scale: proportions become log2 of 1 + counts per 10,000; log1p is changed from base e to base 2; linear
-        values stay as they are.
+        Its scale: ``"proportions"`` become log2 of 1 + counts per 10,000; ``"log1p"`` is changed from base e to base 2;
+        ``"linear"`` values stay as they are.
     tangent
         A derivative of `values`: its derivative on the new scale is returned instead.
 
@@ -56,13 +72,22 @@ def log2_expression(values: np.ndarray, scale: str, tangent: np.ndarray | None =
     ------
     ValueError
         If the scale is unknown.
+
+    See Also
+    --------
+    sparsesc.decoders.Decoder : What has such a scale.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsesc as ssc
+    >>> ssc.decoders.log2_expression(np.log1p([[1.0, 3.0]]), "log1p").round(6).tolist()
+    [[1.0, 2.0]]
     """
-    if scale not in SCALES:
-        msg = f"A decoder's scale must be one of {', '.join(SCALES)}, found {scale!r}."
-        raise ValueError(msg)
+    check_choice(scale, SCALES, name="scale of a decoder")
     values = np.asarray(values, dtype=np.float64)
     if scale == "proportions":
-        # an untrained decoder may give small negative numbers by rounding; a count cannot be
+        # rounding may give small negative numbers; counts are not negative
         values = np.maximum(values, 0) * _PER
         if tangent is None:
             return np.log1p(values) / np.log(2)
@@ -77,7 +102,7 @@ def check_latent(Z: np.ndarray, n_dimensions: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the number of dimensions is another one.
+        If the number of dimensions differs.
     """
     Z = np.ascontiguousarray(Z, dtype=np.float32)
     if Z.ndim != 2 or Z.shape[1] != n_dimensions:

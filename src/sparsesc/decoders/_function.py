@@ -8,22 +8,31 @@ import pandas as pd
 
 
 class FunctionDecoder:
-    """Any function of arrays as decoder; derivatives by central differences.
+    """Any function from an embedding to expression as decoder; derivatives by central differences.
 
     Parameters
     ----------
     function
-        Takes an array, cells x dimensions (float64), and gives one, cells x genes.
+        Maps an array of cells x dimensions (float64) to one of cells x genes.
     genes
         Names of the genes.
     scale
-        What it gives: ``"log1p"``, ``"proportions"`` or ``"linear"``.
+        Scale of the result: ``"log1p"``, ``"proportions"`` or ``"linear"``.
     step
-        Length of the step of the differences, in units of the embedding.
+        Step of the differences, in units of the embedding.
 
-    Notes
-    -----
-    For a function of tensors use :class:`TorchDecoder`: its derivatives are exact.
+    See Also
+    --------
+    sparsesc.decoders.TorchDecoder : For functions of tensors; its derivatives are exact.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsesc as ssc
+    >>> decoder = ssc.decoders.FunctionDecoder(lambda Z: Z**2, ["CD3D", "MS4A1"])
+    >>> values, slopes = decoder.jvp(np.array([[1.0, 3.0]]), np.array([[1.0, 0.0]]))
+    >>> slopes.round(3).tolist()
+    [[2.0, 0.0]]
     """
 
     def __init__(
@@ -40,7 +49,7 @@ class FunctionDecoder:
         self.scale: str = scale
 
     def covariates(self, cells: pd.Index) -> None:
-        """Nothing: all cells are decoded alike."""
+        """Nothing: all cells are decoded in the same way."""
         return None
 
     def decode(self, Z: np.ndarray, covariates: Any = None) -> np.ndarray:

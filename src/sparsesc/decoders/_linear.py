@@ -9,22 +9,37 @@ from ._base import check_latent
 
 
 class LinearDecoder:
-    """Expression as a linear function of the embedding: principal components, or loadings of LDVAE.
+    r"""Expression as a linear function of the embedding: principal components, or loadings of LDVAE.
+
+    Decodes :math:`z` to :math:`\mu + L z`, with the `means` :math:`\mu` and the `loadings` :math:`L`.
 
     Parameters
     ----------
     loadings
         Genes x dimensions; the index names the genes.
     means
-        Expression at the origin of the embedding, one a gene; ``None``: 0, so that only differences have a meaning.
+        Expression at the origin of the embedding, one value per gene; ``None``: 0, so only differences have a meaning.
     scale
-        What expression is in: ``"log1p"`` for components of log-normalised values, and for loadings of LDVAE, which
-        act on logarithms; ``"linear"`` for scaled values.
+        Scale of expression: ``"log1p"`` for components of log-normalized values, and for loadings of LDVAE, which act
+        on logarithms; ``"linear"`` for scaled values.
 
     Raises
     ------
     ValueError
         If shapes do not fit together, or values are not finite.
+
+    See Also
+    --------
+    sparsesc.decoders.as_decoder : Makes one from ``varm["PCs"]``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> import sparsesc as ssc
+    >>> loadings = pd.DataFrame([[1.0, 0.0], [0.0, 2.0]], index=["CD3D", "MS4A1"])
+    >>> ssc.decoders.LinearDecoder(loadings).decode(np.array([[3.0, 1.0]])).tolist()
+    [[3.0, 2.0]]
     """
 
     def __init__(
@@ -52,7 +67,7 @@ class LinearDecoder:
         return self._loadings.shape[1]
 
     def covariates(self, cells: pd.Index) -> None:
-        """Nothing: all cells are decoded alike."""
+        """Nothing: all cells are decoded in the same way."""
         return None
 
     def decode(self, Z: np.ndarray, covariates: Any = None) -> np.ndarray:

@@ -26,7 +26,7 @@ _OFF = 1e-2  # of the embedding's standard deviation
 
 
 def as_decoder(adata: AnnData, decoder: Any = None, *, use_rep: str, layer: str | None = None) -> Decoder:
-    """A decoder from whatever the user has.
+    """Make a decoder, from an embedding to genes, from a model, loadings or a function.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ def as_decoder(adata: AnnData, decoder: Any = None, *, use_rep: str, layer: str 
         Cells with the embedding.
     decoder
         ``"pca"``: ``varm["PCs"]``, with the means of the expression matrix. A model of scvi-tools (SCVI, SCANVI,
-        LinearSCVI, DRVI). A DataFrame of loadings, genes x dimensions, as ``LinearSCVI.get_loadings()`` gives. A torch
-        module, or a function of arrays, that gives one column for each gene of `adata`, log-normalised. A
-        :class:`~sparsesc.decoders.Decoder` of your own. ``None``: ``"pca"`` when the embedding comes from it.
+        LinearSCVI, DRVI). A DataFrame of loadings, genes x dimensions, as from ``LinearSCVI.get_loadings()``. A torch
+        module, or a function of arrays, whose result has one column for each gene of `adata`, log-normalized. Your own
+        :class:`~sparsesc.decoders.Decoder`. ``None``: ``"pca"`` when the embedding comes from it.
     use_rep
         Entry of ``obsm`` that is decoded.
     layer
@@ -51,9 +51,25 @@ def as_decoder(adata: AnnData, decoder: Any = None, *, use_rep: str, layer: str 
     KeyError
         If there are no components in ``varm``.
     TypeError
-        If `decoder` is nothing that can decode.
+        If `decoder` cannot decode.
     ValueError
         If there is no decoder for this embedding, or it has another number of dimensions or genes.
+
+    See Also
+    --------
+    sparsesc.tl.steer : Decodes steered cells.
+    sparsesc.tl.feature_genes : With ``method="decoder"``, genes that a feature changes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.pbmc68k_reduced()
+    >>> loadings = pd.DataFrame(np.ones((2, 50)), index=["CD3D", "MS4A1"])
+    >>> decoder = ssc.decoders.as_decoder(adata, loadings, use_rep="X_pca")
+    >>> decoder.decode(adata.obsm["X_pca"][:3]).shape
+    (3, 2)
     """
     import torch
 
@@ -71,32 +87,32 @@ def as_decoder(adata: AnnData, decoder: Any = None, *, use_rep: str, layer: str 
         if decoder != "pca":
             msg = f"The only decoder with a name is 'pca', found {decoder!r}. Pass a model, loadings or a function."
             raise ValueError(msg)
-        found: Decoder = _from_pca(adata, Z, use_rep, layer)
+        result: Decoder = _from_pca(adata, Z, use_rep, layer)
     elif isinstance(decoder, pd.DataFrame):
-        found = LinearDecoder(decoder)
+        result = LinearDecoder(decoder)
     elif any(kind.__module__.startswith("scvi.model") for kind in type(decoder).__mro__):  # a model, or made from one
-        found = ScviDecoder(decoder)
+        result = ScviDecoder(decoder)
     elif isinstance(decoder, type):
         msg = f"decoder must be an object, found the class {decoder.__name__}. Make one first."
         raise TypeError(msg)
     elif isinstance(decoder, Decoder):
-        found = decoder
+        result = decoder
     elif isinstance(decoder, torch.nn.Module):
-        found = TorchDecoder(decoder, adata.var_names)
+        result = TorchDecoder(decoder, adata.var_names)
     elif callable(decoder):
-        found = FunctionDecoder(decoder, adata.var_names)
+        result = FunctionDecoder(decoder, adata.var_names)
     else:
         msg = (
             "decoder must be 'pca', a model of scvi-tools, a DataFrame of loadings, a torch module or a function, "
             f"found {type(decoder).__name__}."
         )
         raise TypeError(msg)
-    _try(found, adata, Z, use_rep)
-    return found
+    _try(result, adata, Z, use_rep)
+    return result
 
 
 def _try(decoder: Decoder, adata: AnnData, Z: np.ndarray, use_rep: str) -> None:
-    """Decode one cell, so that what does not fit is an error now and not halfway."""
+    """Decode one cell, so that a decoder that does not fit is an error at once."""
     dimensions = getattr(decoder, "n_dimensions", Z.shape[1])
     if dimensions != Z.shape[1]:
         msg = f"The decoder takes {dimensions} dimensions, but {use_rep!r} has {Z.shape[1]}. Do they belong together?"
@@ -115,7 +131,7 @@ def _try(decoder: Decoder, adata: AnnData, Z: np.ndarray, use_rep: str) -> None:
 
 
 def _from_pca(adata: AnnData, Z: np.ndarray, use_rep: str, layer: str | None) -> LinearDecoder:
-    """Loadings of the genes that took part, and the means that put every cell where its components say."""
+    """Loadings of the genes that the components use, and the means that agree with the scores of the cells."""
     if _PCS not in adata.varm:
         msg = f"Did not find adata.varm['{_PCS}']. Available: {listing(adata.varm.keys())}. Run sc.pp.pca first."
         raise KeyError(msg)
@@ -133,8 +149,8 @@ def _from_pca(adata: AnnData, Z: np.ndarray, use_rep: str, layer: str | None) ->
         matrix = matrix.to_memory()
     matrix = matrix[:, used]
     means = _columns(matrix.mean(axis=0))
-    # How far the scores are from those that the matrix gives. A constant is a matter of the means (these may be all
-    # cells of a larger set); anything else says that the components are of other values.
+    # How far the scores are from those of this matrix. A constant comes from the means (the components may be of a
+    # larger set of cells); anything else means that the components are of other values.
     rows = np.unique(np.linspace(0, len(Z) - 1, min(len(Z), _CHECKED)).astype(int))
     some = matrix[rows]
     some = some.toarray() if hasattr(some, "toarray") else np.asarray(some)
@@ -142,7 +158,7 @@ def _from_pca(adata: AnnData, Z: np.ndarray, use_rep: str, layer: str | None) ->
     shift = gap.mean(axis=0)
     if np.sqrt(np.mean((gap - shift) ** 2)) > _OFF * max(float(Z[rows].std()), 1e-12):
         warning(
-            f"{use_rep!r} is not what adata.varm['{_PCS}'] makes of the expression matrix (was it corrected, or "
+            f"{use_rep!r} is not the product of adata.varm['{_PCS}'] and the expression matrix (was it corrected, or "
             "computed from another layer?): decoded expression is approximate. Name the layer, or pass a decoder."
         )
         shift = np.zeros_like(shift)
@@ -154,8 +170,8 @@ def _from_pca(adata: AnnData, Z: np.ndarray, use_rep: str, layer: str | None) ->
 
 
 def _base(adata: AnnData) -> float | None:
-    noted = adata.uns.get("log1p")
-    return noted.get("base") if isinstance(noted, Mapping) else None
+    log1p = adata.uns.get("log1p")
+    return log1p.get("base") if isinstance(log1p, Mapping) else None
 
 
 def _columns(values: Any) -> np.ndarray:

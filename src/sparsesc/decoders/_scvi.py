@@ -19,10 +19,10 @@ _ROWS = 1024
 
 
 class ScviDecoder:
-    """The generative half of a model of scvi-tools: SCVI, SCANVI, LinearSCVI and DRVI, minified ones too.
+    """The decoder of a model of scvi-tools: SCVI, SCANVI, LinearSCVI or DRVI, also minified.
 
-    Expression is what ``get_normalized_expression`` gives for this position in the latent space: the expected share of
-    each gene among the counts of a cell, with the batch and the other covariates of the cell as they are.
+    Expression is that of ``get_normalized_expression`` at a position in the latent space: the expected share of each
+    gene among the counts of a cell, with the batch and the other covariates of the cell unchanged.
 
     Parameters
     ----------
@@ -35,6 +35,18 @@ class ScviDecoder:
         If it is a model of another kind (TOTALVI, PEAKVI, MULTIVI and others decode differently).
     ValueError
         If the model was not trained.
+
+    See Also
+    --------
+    sparsesc.decoders.as_decoder : Accepts such a model directly.
+    sparsesc.tl.steer : Decodes steered cells with it.
+
+    Examples
+    --------
+    With a trained model of scvi-tools::
+
+        decoder = ssc.decoders.ScviDecoder(model)
+        shares = decoder.decode(model.get_latent_representation(), decoder.covariates(model.adata.obs_names))
     """
 
     scale = "proportions"
@@ -61,7 +73,7 @@ class ScviDecoder:
         return int(self._model.module.n_latent)
 
     def covariates(self, cells: pd.Index) -> dict[str, torch.Tensor | None]:
-        """What the decoder takes besides the latent, read for these cells from the model's own AnnData.
+        """What the decoder needs besides the latent, for these cells, from the AnnData of the model.
 
         Raises
         ------
@@ -85,7 +97,7 @@ class ScviDecoder:
             )
             raise KeyError(msg)
         module = self._model.module
-        # The encoder draws a latent, which is not used: the user's random numbers must not notice.
+        # The encoder draws a latent, which is not used: the user's random numbers must stay unchanged.
         with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(module):
             parts = [self._read(module, tensors) for tensors in self._batches(rows)]
         joined: dict[str, torch.Tensor | None] = {}

@@ -13,17 +13,29 @@ if TYPE_CHECKING:
 
 
 class TorchDecoder:
-    """A torch module, or a function of tensors, as decoder; derivatives by forward-mode differentiation.
+    """A torch module, or a function of tensors, as decoder; its derivatives are exact.
 
     Parameters
     ----------
     function
-        Takes a tensor, cells x dimensions, and gives one, cells x genes. A module is used as in evaluation (without
-        dropout) and left as it was.
+        Maps a tensor of cells x dimensions to one of cells x genes. A module is used in evaluation mode (without
+        dropout), and its mode is restored.
     genes
         Names of the genes.
     scale
-        What it gives: ``"log1p"``, ``"proportions"`` or ``"linear"``.
+        Scale of the result: ``"log1p"``, ``"proportions"`` or ``"linear"``.
+
+    See Also
+    --------
+    sparsesc.decoders.FunctionDecoder : For functions of numpy arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsesc as ssc
+    >>> decoder = ssc.decoders.TorchDecoder(lambda z: z**2, ["CD3D", "MS4A1"])
+    >>> decoder.decode(np.array([[1.0, 3.0]])).tolist()
+    [[1.0, 9.0]]
     """
 
     def __init__(
@@ -38,7 +50,7 @@ class TorchDecoder:
         self.scale: str = scale
 
     def covariates(self, cells: pd.Index) -> None:
-        """Nothing: all cells are decoded alike."""
+        """Nothing: all cells are decoded in the same way."""
         return None
 
     def decode(self, Z: np.ndarray, covariates: Any = None) -> np.ndarray:
@@ -67,7 +79,7 @@ def run_jvp(
     import torch
 
     with torch.no_grad(), warnings.catch_warnings():
-        # torch's first forward-mode derivative loads code of its own that it deprecates
+        # the first forward-mode derivative makes torch load code that it deprecates itself
         warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
         warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
         value, slope, *_ = torch.func.jvp(function, (_tensor(function, Z, device),), (_tensor(function, V, device),))
@@ -91,7 +103,7 @@ def evaluating(function: Any) -> Iterator[None]:
 
 
 def _tensor(function: Any, values: np.ndarray, device: Any) -> torch.Tensor:
-    """A tensor of the kind that the weights of a module have, where it has any."""
+    """A tensor with the type and device of the weights of a module, if it has any."""
     import torch
 
     first = next(function.parameters(), None) if isinstance(function, torch.nn.Module) else None

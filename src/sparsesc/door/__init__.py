@@ -1,1 +1,1 @@
-"""The door: what turns input into arrays, and results into slots."""
+"""The door: turns input into arrays, and results into slots."""

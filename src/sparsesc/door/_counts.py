@@ -1,4 +1,4 @@
-"""Expression as rows of counts, with gene names from a column of var: what all encodings here start from."""
+"""Expression as rows of counts, with gene names from a column of var: the input of all rank encodings."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def gene_names(adata: AnnData, gene_key: str | None) -> pd.Index:
 
 
 def check_target_sum(target_sum: float) -> None:
-    """Counts per cell to normalise to.
+    """Refuse a total to normalize to that is no positive number.
 
     Raises
     ------
     ValueError
-        If they are not positive and finite.
+        If it is not positive and finite.
     """
     if not (np.isfinite(target_sum) and target_sum > 0):
         msg = f"target_sum must be a positive number, found {target_sum!r}."
@@ -77,12 +77,12 @@ def expression_rows(adata: AnnData, layer: str | None) -> tuple[sparse.csr_matri
         If values are negative, NaN or infinite.
     """
     matrix, _ = check.get_expression(adata, layer=layer, use_raw=False)
-    name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    name = _name(layer)
     blocks = RowBlocks(matrix, cache_bytes=np.inf, name=name)
     if blocks.totals.minimum < 0:
         msg = (
-            f"{name} has negative values (down to {blocks.totals.minimum:.3g}), as after scaling: they have no order "
-            "that means expression. Name a layer of counts, or pass adata.raw.to_adata() if raw holds them."
+            f"{name} has negative values (down to {blocks.totals.minimum:.3g}), as after scaling: their order "
+            "says nothing about expression. Name a layer of counts, or pass adata.raw.to_adata() if raw holds them."
         )
         raise ValueError(msg)
     parts = [block for _, block in blocks]
@@ -94,8 +94,12 @@ def expression_rows(adata: AnnData, layer: str | None) -> tuple[sparse.csr_matri
     return rows, bool((rows.data == np.floor(rows.data)).all())
 
 
+def _name(layer: str | None) -> str:
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
 def whole_counts(adata: AnnData, layer: str | None, *, only: str) -> sparse.csr_matrix:
-    """:func:`expression_rows` when all values are whole numbers; errors say what `only` counts are needed for.
+    """:func:`expression_rows` when all values are whole numbers; `only` says in the error what counts are needed for.
 
     Raises
     ------
@@ -104,11 +108,9 @@ def whole_counts(adata: AnnData, layer: str | None, *, only: str) -> sparse.csr_
     """
     counts, whole = expression_rows(adata, layer)
     if not whole:
-        name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-        layers = listing(k for k in adata.layers.keys() if k is not None)
         msg = (
-            f"{name} holds values that are not whole numbers, as after normalisation, but only {only}. Name a layer of "
-            f"counts (layers here: {layers})."
+            f"{_name(layer)} holds values that are not whole numbers, as after normalization, but only {only}. Name a "
+            f"layer of counts (layers here: {check.layer_listing(adata)})."
         )
         raise ValueError(msg)
     return counts
@@ -117,8 +119,8 @@ def whole_counts(adata: AnnData, layer: str | None, *, only: str) -> sparse.csr_
 def count_rows(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
     """``X`` or a layer as CSR, when the values are on the scale of counts.
 
-    Values that are not whole are let pass with a warning as long as they cannot be logarithms: counts corrected for
-    ambient RNA, or counts divided by the cell's total.
+    Values that are not whole pass with a warning if they cannot be logarithms: counts corrected for ambient RNA, or
+    counts divided by the total of the cell.
 
     Raises
     ------
@@ -128,17 +130,15 @@ def count_rows(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
     rows, whole = expression_rows(adata, layer)
     if whole or not rows.nnz:
         return rows
-    name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     if rows.data.max() <= LARGEST_LOG:
-        layers = listing(k for k in adata.layers.keys() if k is not None)
         msg = (
-            f"{name} looks log-normalised (values that are not whole, none above {rows.data.max():.3g}), but counts "
-            f"are needed: a logarithm divided by a gene's median has no meaning. Name a layer of counts (layers here: "
-            f"{layers}), or undo the logarithm by np.expm1."
+            f"{_name(layer)} looks log-normalized (values that are not whole, none above {rows.data.max():.3g}), but "
+            f"counts are needed: a logarithm divided by a gene's median has no meaning. Name a layer of counts (layers "
+            f"here: {check.layer_listing(adata)}), or undo the logarithm by np.expm1."
         )
         raise ValueError(msg)
     _logging.warning(
-        f"{name} holds values that are not whole numbers. They are taken as counts up to a factor for each cell."
+        f"{_name(layer)} holds values that are not whole numbers. They are treated as counts up to a factor per cell."
     )
     return rows
 
@@ -151,9 +151,9 @@ def read_mapping(values: Mapping[Any, Any] | pd.Series | str | Path, *, name: st
     FileNotFoundError
         If there is no such file.
     TypeError
-        If it is none of these.
+        If `values` is none of these.
     ValueError
-        If it is empty, holds what is not a number, or names a gene twice.
+        If `values` is empty, holds something other than numbers, or names a gene twice.
     """
     if isinstance(values, str | Path):
         path = Path(values)
@@ -163,7 +163,7 @@ def read_mapping(values: Mapping[Any, Any] | pd.Series | str | Path, *, name: st
         try:
             values = json.loads(path.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            msg = f"{str(path)!r} is not a JSON file ({error}). Read it by yourself and pass {name} as a mapping."
+            msg = f"{str(path)!r} is not a JSON file ({error}). Read it yourself and pass {name} as a mapping."
             raise ValueError(msg) from error
     if not isinstance(values, Mapping | pd.Series):
         msg = f"{name} must be a mapping or Series of genes to numbers, or a JSON file, found {type(values).__name__}."

@@ -1,4 +1,4 @@
-"""The door for names of genes: names that do not match what was measured become an error, with a guess why."""
+"""Names of genes: those that do not match the measured genes become an error, with a guess why."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _LEAST_COVERAGE = 0.10
 
 
 def check_coverage(targets: np.ndarray, genes: pd.Index, *, name: str) -> None:
-    """Refuse gene names of which nearly none were measured, with a guess why.
+    """Refuse gene names if almost none of them was measured, with a guess why.
 
     Parameters
     ----------
     targets
-        Distinct genes of what the user gave.
+        Distinct genes, from the user.
     genes
         Measured genes.
     name
-        What errors call the source of `targets`.
+        Name of the source of `targets` in errors.
 
     Raises
     ------
     ValueError
         If less than a tenth of `targets` are in `genes` and less than a tenth of `genes` in `targets`.
     """
-    n_found = int(pd.Index(targets).isin(genes).sum())  # by hash: numpy sorts text, for seconds
-    # a matrix of a few hundred genes cannot hold a tenth of a large collection, and need not
-    if n_found >= _LEAST_COVERAGE * min(len(targets), len(genes)):
+    n_measured = int(pd.Index(targets).isin(genes).sum())  # by hash: numpy sorts text, for seconds
+    # a matrix of a few hundred genes cannot hold a tenth of a large collection
+    if n_measured >= _LEAST_COVERAGE * min(len(targets), len(genes)):
         return
     msg = (
-        f"Only {n_found} of the {len(targets)} genes in {name} ({n_found / len(targets):.1%}) are among the "
+        f"Only {n_measured} of the {len(targets)} genes in {name} ({n_measured / len(targets):.1%}) are among the "
         f"{len(genes)} measured genes. {name} has {listing(targets[:4])}; the data have {listing(genes[:4])}. "
         + _name_hint(targets, genes, name)
     )
@@ -57,7 +57,7 @@ def _name_hint(targets: np.ndarray, genes: pd.Index, name: str) -> str:
         trimmed = theirs.str.replace(r"\.\d+$", "", regex=True).isin(ours.str.replace(r"\.\d+$", "", regex=True))
         if trimmed.mean() >= _LEAST_COVERAGE:
             return "Both are Ensembl ids, but one has versions ('.12' at the end): cut them off."
-        return "Both are Ensembl ids, but of different species, it seems: map them to orthologs first."
+        return "Both are Ensembl ids, probably of different species: map them to orthologs first."
     if theirs.str.upper().isin(ours.str.upper()).mean() >= _LEAST_COVERAGE:
         return (
             "The names differ in upper and lower case: mouse symbols are written 'Cd79a', human ones 'CD79A'. If the "

@@ -1,4 +1,4 @@
-"""Gene sets from whatever the user has, matched with the genes that were measured."""
+"""Gene sets from a table, mapping, file or name, matched with the measured genes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DECOUPLER = ("collectri", "dorothea", "progeny")
 
 @dataclass(frozen=True)
 class MatchedSets:
-    """Gene sets within a universe."""
+    """Gene sets within the tested genes."""
 
     names: np.ndarray
     sets: sparse.csr_matrix
@@ -29,7 +29,7 @@ class MatchedSets:
     size: np.ndarray
     """Genes of each set in the universe."""
     report: dict[str, Any]
-    """What was found and what was dropped."""
+    """How many genes and sets were matched and dropped."""
 
 
 def read_net(net: Any) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def read_net(net: Any) -> pd.DataFrame:
     out["weight"] = net["weight"] if "weight" in net.columns else 1.0
     empty = out["source"].isna() | out["target"].isna()
     if empty.any():
-        _logging.warning(f"net has {int(empty.sum())} rows without source or target: they are left out.")
+        _logging.warning(f"net has {int(empty.sum())} rows without source or target: they are ignored.")
         out = out[~empty]
     if not len(out):
         msg = "net is empty: it holds no gene sets."
@@ -104,7 +104,7 @@ def _from_mapping(net: Mapping[Any, Any]) -> pd.DataFrame:
 
 
 def match_net(net: pd.DataFrame, genes: pd.Index, universe: np.ndarray, *, min_size: int, max_size: int) -> MatchedSets:
-    """Keep the sets that have enough genes in the universe.
+    """Keep the sets that have enough tested genes.
 
     Parameters
     ----------
@@ -124,8 +124,7 @@ def match_net(net: pd.DataFrame, genes: pd.Index, universe: np.ndarray, *, min_s
         measured genes are in `net`), or no set is left.
     """
     targets = pd.unique(net["target"])
-    found = np.isin(targets, genes)
-    coverage = found.mean()
+    measured = np.isin(targets, genes)
     check_coverage(targets, genes, name="net")
     column = pd.Series(np.arange(len(universe)), index=genes[universe]).reindex(net["target"]).to_numpy()
     inside = ~np.isnan(column)
@@ -146,11 +145,11 @@ def match_net(net: pd.DataFrame, genes: pd.Index, universe: np.ndarray, *, min_s
     )
     sets.sort_indices()
     sets = sets[np.flatnonzero(kept)]
-    unmatched = np.sort(targets[~found].astype(str))
+    unmatched = np.sort(targets[~measured].astype(str))
     report = {
         "n_targets": len(targets),
-        "n_targets_measured": int(found.sum()),
-        "coverage": float(coverage),
+        "n_targets_measured": int(measured.sum()),
+        "coverage": float(measured.mean()),
         "n_sets": n_sets,
         "n_sets_tested": int(kept.sum()),
         "n_sets_too_small": int((size < min_size).sum()) + n_sets - len(names),

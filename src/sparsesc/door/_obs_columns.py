@@ -1,4 +1,4 @@
-"""Columns of ``obs`` as arrays: labels as codes, numbers as float64; what is neither is refused."""
+"""Columns of ``obs`` as arrays: labels as codes, numbers as float64; anything else is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-_FEWEST = 3  # cells with a value; below, no test has a meaning
+_FEWEST = 3  # cells with a value; with fewer, no test has a meaning
 _NUMERIC_OBJECTS = ("integer", "floating", "mixed-integer-float", "decimal")
 _LABEL_OBJECTS = ("string", "boolean", "mixed", "mixed-integer", "categorical")
 
@@ -56,7 +56,7 @@ class Numbers:
 
 
 def read_columns(adata: AnnData | MuData, keys: list[str]) -> tuple[list[Labels], list[Numbers]]:
-    """Columns of ``obs``, sorted into labels and numbers; says how many cells have no value.
+    """Columns of ``obs``, sorted into labels and numbers; logs how many cells have no value.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def read_columns(adata: AnnData | MuData, keys: list[str]) -> tuple[list[Labels]
     TypeError
         If a column holds neither labels nor numbers (dates, complex numbers).
     ValueError
-        If a column has fewer than two values, too few cells with one, infinite numbers, or as many labels as cells.
+        If a column has fewer than two values, too few cells with a value, infinite numbers, or as many labels as cells.
     """
     columns = [_read(check.get_obs_column(adata, key), key) for key in keys]
     for column in columns:
@@ -76,7 +76,7 @@ def read_columns(adata: AnnData | MuData, keys: list[str]) -> tuple[list[Labels]
 
 
 def read_groups(adata: AnnData | MuData, key: str) -> Labels:
-    """One column of ``obs`` with labels to compare: refuses what :func:`read_columns` refuses, and numbers."""
+    """One column of ``obs`` with labels to compare; refuses what :func:`read_columns` refuses, and numbers."""
     columns, _ = read_columns(adata, [key])
     return columns[0] if columns else read_labels(adata, key)
 
@@ -85,18 +85,18 @@ def _read(column: pd.Series, name: str) -> Labels | Numbers:
     if column.notna().sum() < _FEWEST:
         msg = f"adata.obs[{name!r}] has a value in {int(column.notna().sum())} cells: at least {_FEWEST} are needed."
         raise ValueError(msg)
-    found = _labels(column, name) if _is_label(column, name) else _numbers(column, name)
-    n_values = len(found.categories) if isinstance(found, Labels) else len(np.unique(found.values[found.known]))
+    result = _labels(column, name) if _is_label(column, name) else _numbers(column, name)
+    n_values = len(result.categories) if isinstance(result, Labels) else len(np.unique(result.values[result.known]))
     if n_values < 2:
         msg = f"adata.obs[{name!r}] has only one value: there is nothing to compare it with. Leave it out of keys."
         raise ValueError(msg)
-    if isinstance(found, Labels) and found.sizes.max() == 1:
+    if isinstance(result, Labels) and result.sizes.max() == 1:
         msg = (
             f"adata.obs[{name!r}] has a label of its own for each of {n_values} cells, as identifiers do: there is "
             "nothing to compare. Leave it out of keys, or convert it to numbers if that is what it holds."
         )
         raise ValueError(msg)
-    return found
+    return result
 
 
 def _is_label(column: pd.Series, name: str) -> bool:
@@ -141,7 +141,7 @@ def _numbers(column: pd.Series, name: str) -> Numbers:
 
 
 def read_labels(adata: AnnData | MuData, key: str, *, integers: bool = False) -> Labels:
-    """One column of ``obs`` as labels, however few or many; with `integers`, whole numbers are labels as well.
+    """One column of ``obs`` as labels, however few or many; with `integers`, whole numbers are also labels.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def read_labels(adata: AnnData | MuData, key: str, *, integers: bool = False) ->
         column = column.astype("category")
     if not _is_label(column, key):
         msg = (
-            f"adata.obs[{key!r}] holds numbers ({column.dtype}), but labels are needed. If they stand for labels, "
+            f"adata.obs[{key!r}] holds numbers ({column.dtype}), but labels are needed. If they are labels, "
             "convert them by .astype('category')."
         )
         raise TypeError(msg)

@@ -1,4 +1,4 @@
-"""Codes summed up by sample: what a test between conditions, and the plot of it, see of the cells."""
+"""Codes summed by sample: the input of tests between conditions, and of their plot."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _NUMBER = "number"
 
 @dataclass(frozen=True)
 class Pseudobulk:
-    """Replicates: one a sample, or one a sample and condition where samples were seen under several."""
+    """Replicates: one per sample, or one per sample and condition where samples have several conditions."""
 
     units: pd.DataFrame
-    """`group`, `sample`, `condition`, `n_cells` and covariates, one row a replicate."""
+    """`group`, `sample`, `condition`, `n_cells` and covariates, one row per replicate."""
     mean: np.ndarray
     """Replicates x features: mean activation over all cells, active or not."""
     active: np.ndarray
@@ -37,7 +37,7 @@ class Pseudobulk:
     conditions: list[str]
     groups: list[str]
     paired: bool
-    """Whether each sample was seen under several conditions."""
+    """Whether each sample has several conditions."""
 
     def take(self, rows: np.ndarray) -> Pseudobulk:
         """Some of the replicates."""
@@ -64,7 +64,7 @@ def pseudobulk(
     TypeError
         If the condition, samples or groups are numbers.
     ValueError
-        If there is one condition only, a few samples mix conditions, or a covariate differs within a sample.
+        If there is only one condition, a few samples mix conditions, or a covariate differs within a sample.
     """
     condition = read_labels(adata, condition_key)
     sample = read_labels(adata, sample_key, integers=True)
@@ -132,10 +132,10 @@ def covariate_columns(units: pd.DataFrame) -> np.ndarray:
 def pair_samples(
     condition: Labels, sample: Labels, known: np.ndarray, condition_key: str, sample_key: str
 ) -> tuple[bool, np.ndarray]:
-    """Whether samples were seen under several conditions, and the cells of samples that count.
+    """Whether samples have several conditions, and the cells of the samples that are used.
 
-    Most samples decide: where they have several conditions, those with one say nothing about a difference within
-    samples; where they have one, those with several are mistaken.
+    The majority decides. If most samples have several conditions, those with one say nothing about a difference within
+    samples; if most have one, those with several are mistakes.
     """
     table = np.zeros((len(sample.categories), len(condition.categories)), bool)
     table[sample.codes[known], condition.codes[known]] = True
@@ -164,7 +164,7 @@ def pair_samples(
 
 
 def _number_rows(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of equal rows, in lexical order, and where each is first."""
+    """Numbers of equal rows, in lexical order, and the first position of each."""
     _, first, number = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     return number.ravel(), first
 
@@ -189,7 +189,7 @@ def _covariate(
         bad = units["sample"].to_numpy()[differing.to_numpy()]
         msg = (
             f"The covariate adata.obs[{name!r}] differs between cells of one sample of {sample_key!r}: "
-            f"{listing(np.unique(bad))}. Covariates describe samples; take a mean or the commonest value of each."
+            f"{listing(np.unique(bad))}. Covariates describe samples; take the mean or the most common value of each."
         )
         raise ValueError(msg)
     return values.groupby(unit).first().to_numpy()

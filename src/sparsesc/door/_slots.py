@@ -1,4 +1,4 @@
-"""Between the slots of an AnnData and the objects that work on arrays: the one place that writes results."""
+"""The one place that writes results into the slots of an AnnData."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 from scipy import sparse
 
 from . import _keys
-from ._checks import writable
 from ._keys import SaeKeys, sae_keys
+from ._objects import check_storable, writable
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -94,18 +94,16 @@ def check_slots_free(adata: AnnData, key: str, function: str, slots: Mapping[str
     key
         Entry of ``uns`` that goes with the slots.
     function
-        Its name, with the part of the package.
+        Its name, with the module: ``"ssc.pp.thin_counts"``.
     slots
         Names of slots by attribute (``"obs"``, ``"obsm"``, ...).
 
     Raises
     ------
     ValueError
-        If it is so.
+        If the name cannot be stored, or a slot is taken.
     """
-    if not isinstance(key, str) or not key or "/" in key:
-        msg = f"key_added must be a non-empty string without '/', found {key!r}."
-        raise ValueError(msg)
+    check_storable(key)
     entry = adata.uns.get(key)
     params = entry.get(_keys.PARAMS) if isinstance(entry, Mapping) else None
     if isinstance(params, Mapping) and params.get(WRITTEN_BY) == function:
@@ -125,7 +123,7 @@ def check_slots_free(adata: AnnData, key: str, function: str, slots: Mapping[str
 
 
 def feature_table(codes: sparse.csr_matrix, names: list[str]) -> pd.DataFrame:
-    """What every feature does in these cells: `density`, `mean_active`, `max`, `n_cells`, `dead`.
+    """What every feature does in these cells, one row per feature: `density`, `mean_active`, `max`, `n_cells`, `dead`.
 
     ``mean_active`` is the mean over the cells in which the feature is active (0 for dead features).
     """
@@ -147,7 +145,7 @@ def feature_table(codes: sparse.csr_matrix, names: list[str]) -> pd.DataFrame:
 
 
 def write_sae(adata: AnnData | MuData, slots: SaeKeys, codes: sparse.csr_matrix, entry: dict[str, Any]) -> None:
-    """Store codes and ``uns`` entry together, and drop what an earlier fit under this key left behind."""
+    """Store codes and ``uns`` entry together, and remove leftovers of an earlier fit under this key."""
     if hasattr(adata, "varm") and slots.genes in adata.varm:
         del adata.varm[slots.genes]
     if _keys.QUERY in adata.uns.get(slots.key, {}):  # codes of a query, which came with columns

@@ -1,23 +1,37 @@
-"""Hand results over to the rest of the ecosystem."""
+"""Hand results over to the rest of the ecosystem: tables, features as AnnData or MuData, and the model."""
 
 from __future__ import annotations
 
-from ._count_diagnostics import count_diagnostics
-from ._crosscoder import crosscoder
-from ._drift import drift
 from ._features import features
-from ._geneset_impact import geneset_impact
-from ._latent_diagnostics import latent_diagnostics
-from ._locality import locality
 from ._mudata import mudata
-from ._rank_fidelity import rank_fidelity
 from ._sae import sae
 from ._saliency import saliency
-from ._similarity import similarity
-from ._suppression import suppression
-from ._tables import association, differential, enrichment, genes
+from ._stability import stability
+from ._table import table
+from ._tables import (
+    absorption,
+    annotation,
+    association,
+    count_diagnostics,
+    crosscoder,
+    differential,
+    drift,
+    enrichment,
+    genes,
+    geneset_impact,
+    history,
+    latent_diagnostics,
+    locality,
+    rank_fidelity,
+    similarity,
+    steering,
+    suppression,
+)
+from ._weights import weights
 
 __all__ = [
+    "absorption",
+    "annotation",
     "association",
     "count_diagnostics",
     "crosscoder",
@@ -27,6 +41,7 @@ __all__ = [
     "features",
     "genes",
     "geneset_impact",
+    "history",
     "latent_diagnostics",
     "locality",
     "mudata",
@@ -34,5 +49,9 @@ __all__ = [
     "sae",
     "saliency",
     "similarity",
+    "stability",
+    "steering",
     "suppression",
+    "table",
+    "weights",
 ]

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def features(adata: AnnData | MuData, key: str = "sae") -> AnnData:
-    """The features as an AnnData of their own, cells x features, for everything that works on ``X``.
+    """Features in place of genes: an AnnData of cells x features, for everything that works on ``X``.
 
     Parameters
     ----------
     adata
         Cells with a fitted sparse autoencoder; stays as it is.
     key
-        Name the autoencoder was fitted under.
+        Name of the sparse autoencoder.
 
     Returns
     -------
@@ -34,18 +34,28 @@ def features(adata: AnnData | MuData, key: str = "sae") -> AnnData:
     KeyError
         If no sparse autoencoder is stored under `key`, or its codes are gone.
 
+    See Also
+    --------
+    sparsesc.get.mudata : Cells and their features in one MuData.
+    sparsesc.get.table : The tables about features.
+
     Notes
     -----
     Embeddings and graphs come from the parent, and scanpy prefers ``obsm["X_pca"]`` to ``X``: say
-    ``sc.pp.neighbors(result, use_rep="X")`` for neighbours by features. Codes are not log-normalised counts, so do
-    not normalise them again; fold changes of :func:`scanpy.tl.rank_genes_groups` have no meaning on them, its ranks
-    (``method="wilcoxon"``) have. To test features against labels use ``ssc.tl.feature_association``.
+    ``sc.pp.neighbors(result, use_rep="X")`` for neighbors by features. Codes are not log-normalized counts, so do
+    not normalize them again. Fold changes of :func:`scanpy.tl.rank_genes_groups` have no meaning on them; its ranks
+    (``method="wilcoxon"``) do. To test features against labels use :func:`sparsesc.tl.feature_association`.
 
     Examples
     --------
-    >>> feats = ssc.get.features(adata)
-    >>> sc.pp.neighbors(feats, use_rep="X")
-    >>> sc.tl.umap(feats)
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> features = ssc.get.features(adata)
+    >>> sc.pp.neighbors(features, use_rep="X")
+    >>> bool(features.n_obs == adata.n_obs), features.var_names[0]
+    (True, 'sae_0')
     """
     from anndata import AnnData
 

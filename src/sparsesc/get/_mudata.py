@@ -17,7 +17,7 @@ def mudata(adata: AnnData | MuData, key: str = "sae", *, modality: str = "rna") 
     adata
         Cells with a fitted sparse autoencoder; stays as it is. A MuData keeps its modalities and gains one.
     key
-        Name the autoencoder was fitted under, and name of the new modality.
+        Name of the sparse autoencoder, and of the new modality.
     modality
         Name of the modality that holds `adata`; not used for a MuData.
 
@@ -32,9 +32,22 @@ def mudata(adata: AnnData | MuData, key: str = "sae", *, modality: str = "rna") 
     ValueError
         If a modality of that name exists already.
 
+    See Also
+    --------
+    sparsesc.get.features : The features alone.
+
     Notes
     -----
-    All of `adata` is copied; for large data :func:`features` alone costs less.
+    All of `adata` is copied. For large data :func:`features` alone costs less.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> list(ssc.get.mudata(adata).mod)
+    ['rna', 'sae']
     """
     from mudata import MuData
 

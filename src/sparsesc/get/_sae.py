@@ -16,25 +16,41 @@ if TYPE_CHECKING:
 
 
 def sae(adata: AnnData | MuData, key: str = "sae") -> SparseAutoencoder:
-    """The fitted sparse autoencoder, rebuilt from its stored weights.
+    """The fitted model itself, to encode and decode cells or to save it.
 
     Parameters
     ----------
     adata
-        Cells with a fitted sparse autoencoder, also fresh from a file.
+        Cells with a fitted sparse autoencoder; a file holds all that is needed.
     key
-        Name the autoencoder was fitted under.
+        Name of the sparse autoencoder.
 
     Returns
     -------
     A :class:`~sparsesc.nn.SparseAutoencoder` with copies of the weights in ``uns[key]["weights"]``, in the units of
-    the embedding. Its ``metadata`` is ``uns[key]["params"]``, with ``uns[key]["reference"]`` where there is one: what
-    is known of the cells of the fit then travels with a saved folder.
+    the embedding. Its ``metadata`` is ``uns[key]["params"]``, with ``uns[key]["reference"]`` where there is one, so
+    that a saved folder also holds what is known of the cells of the fit.
 
     Raises
     ------
     KeyError
         If no sparse autoencoder is stored under `key`, or its weights are not complete.
+
+    See Also
+    --------
+    sparsesc.get.weights : The directions of features as a table.
+    sparsesc.tl.apply_sae : Apply the model to other cells.
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> model = ssc.get.sae(adata)
+    >>> codes = model.encode(adata.obsm["X_pca"])
+    >>> codes.shape == (adata.n_obs, model.n_features)
+    True
     """
     from sparsesc.nn._sae import WEIGHT_NAMES, SparseAutoencoder
 

@@ -1,60 +1,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import pandas as pd
 
-from sparsesc.door import _keys
-from sparsesc.door._saliency_slots import read_saliency, saliency_table, unit_names
+from sparsesc.door import _checks as check
+from sparsesc.door._saliency_slots import read_saliency
+
+from ._docs import documented
+from ._table import table as read
+from ._tables import chosen
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@documented
 def saliency(
     adata: AnnData,
     unit: str | int | Sequence[str | int] | None = None,
-    *,
-    cells: bool = False,
     key: str = "saliency",
+    *,
+    table: Literal["genes", "units", "inputs"] = "genes",
+    cells: bool = False,
 ) -> pd.DataFrame:
-    """The genes that drive units of a model: what :func:`sparsesc.tl.saliency` found.
+    """The genes that drive units of a model.
 
-    Parameters
-    ----------
-    adata
-        Object with a saliency.
-    unit
-        One unit or several, by name or position; ``None``: all. One, with `cells`.
-    cells
-        The signed saliency of each cell that was looked at, instead of the list of genes.
-    key
-        Name of the saliency.
+    With ``cells=True`` the result is cells x genes, float32, for one unit.
 
-    Returns
-    -------
-    A copy of the rows of ``uns[key]["genes"]``: `unit`, `gene`, `saliency`, `signed`, the largest first. With `cells`,
-    cells x genes, float32.
+    See Also
+    --------
+    sparsesc.get.geneset_impact : The gene sets that drive units.
 
-    Raises
-    ------
-    KeyError
-        If there is no saliency under `key`, or no such unit.
-    ValueError
-        If `cells` is asked for several units.
+    Examples
+    --------
+    After ``ssc.tl.saliency(adata, model)``::
+
+        ssc.get.saliency(adata, 0)  # genes of the first unit, largest saliency first
+        ssc.get.saliency(adata, 0, cells=True)  # the same for every cell
     """
     if not cells:
-        table = saliency_table(adata, key, _keys.GENES)
-        if unit is None:
-            return table
-        names = unit_names(read_saliency(adata, key).units.index, unit, key)
-        return table[table["unit"].astype(str).isin(names)].reset_index(drop=True)
-    found = read_saliency(adata, key)
-    names = [] if unit is None else unit_names(found.units.index, unit, key)
+        return read(adata, chosen("saliency", table), feature=unit, key=key)
+    stored = read_saliency(adata, key)
+    names = [] if unit is None else check.pick_names(stored.units.index, unit, key, what="unit")
     if len(names) != 1:
         msg = "The saliency of single cells is a table for each unit: name one, unit=..."
         raise ValueError(msg)
-    pairs = found.pairs_of(int(np.flatnonzero(found.units.index.astype(str) == names[0])[0]))
-    return pd.DataFrame(found.saliency(pairs), index=found.cells[found.cell[pairs]], columns=found.inputs.index)
+    pairs = stored.pairs_of(stored.units.index.astype(str).get_loc(names[0]))
+    return pd.DataFrame(stored.saliency(pairs), index=stored.cells[stored.cell[pairs]], columns=stored.inputs.index)

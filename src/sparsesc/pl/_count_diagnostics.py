@@ -61,8 +61,8 @@ def count_diagnostics(
     >>> list(axes)
     ['variance', 'zeros', 'families']
     """
-    table, families = read(adata, "genes", key=key), read(adata, "families", key=key)
-    summary = read(adata, "summary", key=key).set_index("statistic")["value"]
+    table, families = read(adata, table="genes", key=key), read(adata, table="families", key=key)
+    summary = read(adata, table="summary", key=key).set_index("statistic")["value"]
     size = _utils.figure_size(figsize, 10.6, 3.4)
     fig, axes = _utils.panel_row(ax, size, ["variance", "zeros", "families"], width_ratios=[1.1, 1.1, 0.8])
     _variance(axes["variance"], table, summary)

@@ -65,8 +65,8 @@ def crosscoder(
     >>> ax.get_ylabel()
     "Share of the feature's direction"
     """
-    counts = get.crosscoder(adata, key, table="counts").set_index("kind")
-    explained = get.crosscoder(adata, key)
+    counts = get.crosscoder(adata, table="counts", key=key).set_index("kind")
+    explained = get.crosscoder(adata, key=key)
     table = check.get_feature_table(adata, key)
     names = explained["embedding"].astype(str).tolist()
     shares = table[[f"share_{name}" for name in names]].to_numpy(float)

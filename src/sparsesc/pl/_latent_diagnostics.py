@@ -67,8 +67,8 @@ def latent_diagnostics(
     >>> list(axes)
     ['elbo', 'dimensions', 'dependence']
     """
-    elbo, table = read(adata, "elbo", key=key), read(adata, "dimensions", key=key)
-    depends = read(adata, "dependence", key=key)
+    elbo, table = read(adata, table="elbo", key=key), read(adata, table="dimensions", key=key)
+    depends = read(adata, table="dependence", key=key)
     ratios = {"elbo": 1.0, "dimensions": 1.5} | ({"dependence": 1.3} if len(depends) else {})
     size = _utils.figure_size(figsize, 2.8 * sum(ratios.values()), 3.4)
     fig, axes = _utils.panel_row(ax, size, list(ratios), width_ratios=list(ratios.values()))

@@ -56,14 +56,14 @@ def rank_fidelity(
     >>> list(axes)
     ['distances', 'neighbors', 'rules', 'sparsity']
     """
-    summary = read(adata, "summary", key=key)
+    summary = read(adata, table="summary", key=key)
     fig, grid = _utils.area(ax, _utils.figure_size(figsize, 10.4, 6.4), 2, 2, width_ratios=[1.15, 1])
     names = ("distances", "neighbors", "rules", "sparsity")
     axes = {name: fig.add_subplot(grid[divmod(i, 2)]) for i, name in enumerate(names)}
-    _distances(axes["distances"], summary, read(adata, "pairs", key=key))
-    _neighbors(axes["neighbors"], read(adata, "neighbors", key=key))
-    _rules(axes["rules"], read(adata, "rules", key=key))
-    _sparsity(axes["sparsity"], read(adata, "sparsity", key=key))
+    _distances(axes["distances"], summary, read(adata, table="pairs", key=key))
+    _neighbors(axes["neighbors"], read(adata, table="neighbors", key=key))
+    _rules(axes["rules"], read(adata, table="rules", key=key))
+    _sparsity(axes["sparsity"], read(adata, table="sparsity", key=key))
     for panel in axes.values():
         _style.tidy(panel)
     return _utils.finish(fig, axes, name="rank_fidelity", ax=ax, show=show, save=save, return_fig=return_fig)

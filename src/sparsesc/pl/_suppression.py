@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -107,14 +107,14 @@ def suppression(
     check_choice(metric, _METRICS, name="metric")
     if n_named:
         check_positive_int(n_named, name="n_named")
-    features = tables_of(adata, "features", key)
+    features = tables_of(adata, table="features", key=key)
     if "information" not in features:
         msg = "Features were suppressed by name, without batches: there is nothing to compare. Give batch_key as well."
         raise ValueError(msg)
     slot = check.get_sae_slot(adata, key)
     stored, options = slot[_keys.SUPPRESSION], slot[_keys.PARAMS]["suppress_features"]
-    parts = [name for name in ("transfer", "scib") if name in stored]
-    scores = {name: _of_label(tables_of(adata, name, key), label_key) for name in parts}
+    parts: list[Any] = [name for name in ("transfer", "scib") if name in stored]
+    scores = {name: _of_label(tables_of(adata, table=name, key=key), label_key) for name in parts}
     n_rows = scores["transfer"]["batch"].nunique() if "transfer" in scores else 1
     size = _utils.figure_size(figsize, 4.2 + 3.6 * len(scores), 2.6 + 0.22 * min(max(n_rows, 3), 30))
     fig, axes = _utils.panel_row(ax, size, ["features", *scores])

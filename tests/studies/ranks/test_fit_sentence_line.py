@@ -98,7 +98,7 @@ def test_bad_input_is_told(counts, options, message):
 def test_matrices_without_a_line_are_told(counts):
     logged = counts.copy()
     logged.X = np.log1p(logged.X)
-    with pytest.raises(ValueError, match="looks log-normalised"):
+    with pytest.raises(ValueError, match="looks log-normalized"):
         ssc.pp.fit_sentence_line(logged)
     counts.X = (counts.X > 0).astype(np.float32)
     with pytest.raises(ValueError, match="Expression has one value"):

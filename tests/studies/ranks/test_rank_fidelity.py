@@ -53,9 +53,9 @@ def test_measures_are_those_asked_for(studied):
     assert list(ssc.get.rank_fidelity(studied)["measure"]) == [
         "rank", "expression", "expression_pca", "X_truth", "expression_umap", "rank_umap", "X_truth_umap", "X_noise"
     ]  # fmt: skip
-    neighbors = ssc.get.rank_fidelity(studied, "neighbors")
+    neighbors = ssc.get.rank_fidelity(studied, table="neighbors")
     assert list(neighbors["measure"]) == ["rank", "expression", "expression_pca", "X_truth"]
-    assert len(ssc.get.rank_fidelity(studied, "pairs")) == 8 * 21
+    assert len(ssc.get.rank_fidelity(studied, table="pairs")) == 8 * 21
 
 
 def test_truth_separates_and_noise_does_not(studied):
@@ -72,7 +72,7 @@ def test_truth_separates_and_noise_does_not(studied):
 
 
 def test_planted_outliers_come_first(studied):
-    table = ssc.get.rank_fidelity(studied, "outliers")
+    table = ssc.get.rank_fidelity(studied, table="outliers")
     for measure in ("rank", "expression"):
         first = table[table["measure"] == measure].groupby("kind", sort=False).first()
         alike, loose = first.loc["different types alike"], first.loc["type unlike itself"]
@@ -83,19 +83,19 @@ def test_planted_outliers_come_first(studied):
 
 
 def test_neighbours_know_type_and_batch(studied):
-    table = ssc.get.rank_fidelity(studied, "neighbors").set_index("measure")
+    table = ssc.get.rank_fidelity(studied, table="neighbors").set_index("measure")
     assert table.loc["X_truth", "same_group"] > 0.99
     np.testing.assert_allclose(table["same_group_expected"], 39 / 239)
     # genes have a batch effect, the true types have none
     assert table.loc["X_truth", "same_batch"] == pytest.approx(table.loc["X_truth", "same_batch_expected"], abs=0.05)
     assert table.loc["rank", "same_batch_low"] > table.loc["rank", "same_batch_expected"]
-    by_group = ssc.get.rank_fidelity(studied, "neighbor_groups")
+    by_group = ssc.get.rank_fidelity(studied, table="neighbor_groups")
     means = by_group.groupby("measure", sort=False, observed=True)["same_group"].mean()
     np.testing.assert_allclose(means, table["same_group"])
 
 
 def test_sparsity_costs_similarity(studied):
-    table = ssc.get.rank_fidelity(studied, "sparsity")
+    table = ssc.get.rank_fidelity(studied, table="sparsity")
     thinned = table[table["by"] == "thinning"].set_index(["measure", "level"])
     for measure in ("rank", "expression"):
         assert thinned.loc[(measure, 0.3), "ratio"] > thinned.loc[(measure, 1.0), "ratio"]
@@ -112,7 +112,7 @@ def test_sparsity_costs_similarity(studied):
 
 
 def test_rules_order_types_as_they_should(studied):
-    table = ssc.get.rank_fidelity(studied, "rules").set_index("rule")
+    table = ssc.get.rank_fidelity(studied, table="rules").set_index("rule")
     assert len(table) == 10
     spearman = table.loc["Spearman of values over medians"]
     assert table.loc["ties and zeros at random", "ratio"] > spearman["ratio"]
@@ -128,13 +128,13 @@ def test_medians_are_of_scipys_spearman(pbmc68k):
     cells.X.data *= 100
     ones = dict.fromkeys(cells.var_names, 1.0)
     ssc.tl.rank_fidelity(cells, "bulk_labels", n_compared=30, medians=ones, **QUICK)
-    pairs = ssc.get.rank_fidelity(cells, "pairs")
-    assert len(ssc.get.rank_fidelity(cells, "sparsity").query("by == 'thinning'")) == 0  # these are no counts
+    pairs = ssc.get.rank_fidelity(cells, table="pairs")
+    assert len(ssc.get.rank_fidelity(cells, table="sparsity").query("by == 'thinning'")) == 0  # these are no counts
     cells.obs["n"] = 1
     everything = ssc.tl.rank_fidelity(
         cells, "bulk_labels", n_compared=1000, medians=ones, key_added="all", copy=True, **QUICK
     )
-    pairs = ssc.get.rank_fidelity(everything, "pairs", key="all")
+    pairs = ssc.get.rank_fidelity(everything, table="pairs", key="all")
     rho = stats.spearmanr(cells.X.toarray(), axis=1).statistic
     logs = np.log1p(cells.X.toarray() / cells.X.sum(1).A1[:, None] * 1e4) if hasattr(cells.X.sum(1), "A1") else None
     for row in pairs[pairs["measure"] == "rank"].itertuples():
@@ -157,7 +157,7 @@ def test_results_survive_files(studied, tmp_path):
         getattr(studied, f"write_{suffix}")(path)
         back = getattr(ad, f"read_{suffix}")(path)
         for name in ("summary", "pairs", "outliers", "neighbors", "neighbor_groups", "rules", "sparsity"):
-            found, expected = (ssc.get.rank_fidelity(a, name) for a in (back, studied))
+            found, expected = (ssc.get.rank_fidelity(a, table=name) for a in (back, studied))
             pd.testing.assert_frame_equal(
                 found.astype(dict.fromkeys(found.select_dtypes(["category", "string"]), object)),
                 expected.astype(dict.fromkeys(expected.select_dtypes(["category", "string"]), object)),
@@ -175,7 +175,7 @@ def test_same_numbers_again_and_only_own_slots_are_replaced():
     ssc.tl.rank_fidelity(adata, "type", **QUICK)
     pd.testing.assert_frame_equal(ssc.get.rank_fidelity(adata), ssc.get.rank_fidelity(copied))
     assert list(adata.obs) == list(before.obs) and not adata.obsm and not adata.layers
-    assert "same_batch" not in ssc.get.rank_fidelity(adata, "neighbors")
+    assert "same_batch" not in ssc.get.rank_fidelity(adata, table="neighbors")
     adata.uns["mine"] = {}
     with pytest.raises(ValueError, match=r"overwrite uns\['mine'\], which ssc.tl.rank_fidelity did not write"):
         ssc.tl.rank_fidelity(adata, "type", key_added="mine", **QUICK)
@@ -194,7 +194,7 @@ def test_sampling_genes_and_left_out_cells(monkeypatch):
     ssc.tl.rank_fidelity(adata, "type", mask_var="chosen", n_cells=20, n_compared=8, zeros="drop", **QUICK)
     params = adata.uns["rank_fidelity"]["params"]
     assert 50 < params["n_genes"] <= 60  # genes without any counts have no median
-    pairs = ssc.get.rank_fidelity(adata, "pairs")
+    pairs = ssc.get.rank_fidelity(adata, table="pairs")
     assert set(pairs["group_a"]) == {f"type_{i}" for i in range(5)}
     assert pairs["n_pairs"].max() <= 64
     said = "\n".join(messages)
@@ -211,7 +211,7 @@ def test_sampling_genes_and_left_out_cells(monkeypatch):
         ({"use_reps": "X_none"}, KeyError, "X_none"),
         ({"use_reps": "rank"}, ValueError, "have names of measures"),
         ({"layer": "none"}, KeyError, "Did not find adata.layers"),
-        ({"layer": "log"}, ValueError, "looks log-normalised"),
+        ({"layer": "log"}, ValueError, "looks log-normalized"),
         ({"mask_var": "none"}, KeyError, r"Did not find adata.var\['none'\]"),
         ({"mask_var": "number"}, ValueError, "must be True or False for each gene"),
         ({"ties": "max"}, ValueError, "Unknown ties"),
@@ -237,6 +237,8 @@ def test_bad_input_is_told(options, error, message):
 
 def test_reader_says_what_is_missing(studied):
     with pytest.raises(ValueError, match="Unknown table: 'all'"):
-        ssc.get.rank_fidelity(studied, "all")
-    with pytest.raises(KeyError, match=r"Did not find a study of ranks in adata.uns\['other'\]"):
+        ssc.get.rank_fidelity(studied, table="all")
+    with pytest.raises(
+        KeyError, match=r"Did not find adata.uns\['other'\]\['summary'\].*Run ssc.tl.rank_fidelity first"
+    ):
         ssc.get.rank_fidelity(studied, key="other")

@@ -198,7 +198,7 @@ def test_round_trip_and_layers(counts, tmp_path):
 
 def test_log_normalised_values_are_refused(counts, pbmc68k):
     counts.X = np.log1p(counts.X)
-    with pytest.raises(ValueError, match=r"adata.X looks log-normalised .* but counts are needed"):
+    with pytest.raises(ValueError, match=r"adata.X looks log-normalized .* but counts are needed"):
         ssc.pp.rank_value_encode(counts)
     with pytest.raises(ValueError, match=r"adata.X has negative values .* as after scaling"):
         ssc.pp.rank_value_encode(pbmc68k)

@@ -83,11 +83,11 @@ def test_table_describes_the_counts(fitted):
 
 def test_families_and_summary_add_up(fitted):
     table = ssc.get.count_diagnostics(fitted)
-    families = ssc.get.count_diagnostics(fitted, "families")
+    families = ssc.get.count_diagnostics(fitted, table="families")
     assert families["n_genes"].sum() == len(table) == 140
     np.testing.assert_allclose(families["loglik"], [table[f"loglik_{n}"].sum() / 400 for n in families.index])
     np.testing.assert_allclose(families.loc["zinb", "zeros"], table["zeros_zinb"].mean())
-    summary = ssc.get.count_diagnostics(fitted, "summary").set_index("statistic")["value"]
+    summary = ssc.get.count_diagnostics(fitted, table="summary").set_index("statistic")["value"]
     assert summary["n_genes_left_out"] == 1
     assert summary["zeros"] == pytest.approx(1 - fitted.X.nnz / np.prod(fitted.shape))
     totals = np.asarray(fitted.X.sum(1)).ravel()
@@ -111,7 +111,7 @@ def test_cells_without_labels_or_counts_are_left_out():
     adata.X = sparse.csr_matrix(counts)
     adata.obs.loc["cell_7", "type"] = np.nan
     ssc.tl.count_diagnostics(adata, groupby="type", progress_bar=False)
-    summary = ssc.get.count_diagnostics(adata, "summary").set_index("statistic")["value"]
+    summary = ssc.get.count_diagnostics(adata, table="summary").set_index("statistic")["value"]
     assert summary["n_cells"] == 398
 
 
@@ -122,7 +122,9 @@ def test_tables_survive_a_file(fitted, file, tmp_path):
     again = getattr(ad, f"read_{file}")(path)
     for name in ("genes", "families", "summary"):
         pd.testing.assert_frame_equal(
-            ssc.get.count_diagnostics(again, name), ssc.get.count_diagnostics(fitted, name), check_dtype=False
+            ssc.get.count_diagnostics(again, table=name),
+            ssc.get.count_diagnostics(fitted, table=name),
+            check_dtype=False,
         )
     assert again.uns["count_diagnostics"]["params"]["batch_key"] == "plate"
 
@@ -170,7 +172,7 @@ def test_getter_says_what_to_run():
     with pytest.raises(KeyError, match=r"Run ssc\.tl\.count_diagnostics first"):
         ssc.get.count_diagnostics(adata)
     with pytest.raises(ValueError, match="Unknown table"):
-        ssc.get.count_diagnostics(adata, "nothing")
+        ssc.get.count_diagnostics(adata, table="nothing")
 
 
 def test_statsmodels_agrees_on_real_genes(published):

@@ -88,7 +88,7 @@ def held_out(cells):
 def test_objective_is_the_models_own(name, held_out):
     model = train(name)
     ssc.tl.latent_diagnostics(held_out, model, sample_key="donor", **QUICK | {"n_draws": 40})
-    table = ssc.get.latent_diagnostics(held_out, "elbo").set_index("donor")
+    table = ssc.get.latent_diagnostics(held_out, table="elbo").set_index("donor")
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = np.mean([model.get_elbo(held_out.copy()) for _ in range(20)])
@@ -104,7 +104,7 @@ def test_reconstruction_of_scanvi_is_that_of_its_counts(held_out):
     """It files a part of the divergence under reconstruction: here the two are apart."""
     model = train("SCANVI")
     ssc.tl.latent_diagnostics(held_out, model, **QUICK)
-    found = ssc.get.latent_diagnostics(held_out, "elbo")["reconstruction"].iloc[0]
+    found = ssc.get.latent_diagnostics(held_out, table="elbo")["reconstruction"].iloc[0]
     module = model.module
     with torch.no_grad(), torch.random.fork_rng():
         tensors = next(iter(model._make_data_loader(adata=model._validate_anndata(held_out.copy()), batch_size=120)))
@@ -127,7 +127,9 @@ def test_dimensions_are_those_of_the_posterior(held_out):
     own = torch.distributions.Normal(torch.tensor(mean), torch.tensor(variance).sqrt())
     kl = torch.distributions.kl_divergence(own, torch.distributions.Normal(0.0, 1.0)).numpy()
     np.testing.assert_allclose(table["kl"], kl.mean(0), rtol=1e-4)
-    assert table["kl"].sum() == pytest.approx(ssc.get.latent_diagnostics(held_out, "elbo")["kl"].iloc[0], rel=1e-3)
+    assert table["kl"].sum() == pytest.approx(
+        ssc.get.latent_diagnostics(held_out, table="elbo")["kl"].iloc[0], rel=1e-3
+    )
     assert table["kl_share"].sum() == pytest.approx(1)
 
 
@@ -150,7 +152,7 @@ def test_a_collapsed_dimension_is_found(held_out):
     assert table["silent_cells"].iloc[2] == 1
     params = held_out.uns["latent_diagnostics"]["params"]
     assert (params["n_collapsed"], params["n_active"]) == (1, int(table["active"].sum()))
-    assert np.isnan(ssc.get.latent_diagnostics(held_out, "dependence")["pval"].iloc[2])
+    assert np.isnan(ssc.get.latent_diagnostics(held_out, table="dependence")["pval"].iloc[2])
 
 
 def test_same_seed_same_numbers_and_nothing_else_changes(held_out):
@@ -159,7 +161,9 @@ def test_same_seed_same_numbers_and_nothing_else_changes(held_out):
     before = held_out.copy()
     one, two = (ssc.tl.latent_diagnostics(held_out, model, "type", copy=True, **QUICK) for _ in range(2))
     for name in ("elbo", "dimensions", "dependence"):
-        pd.testing.assert_frame_equal(ssc.get.latent_diagnostics(one, name), ssc.get.latent_diagnostics(two, name))
+        pd.testing.assert_frame_equal(
+            ssc.get.latent_diagnostics(one, table=name), ssc.get.latent_diagnostics(two, table=name)
+        )
     assert torch.equal(state, torch.random.get_rng_state())
     assert set(held_out.uns) == set(before.uns)
     pd.testing.assert_frame_equal(held_out.obs, before.obs)
@@ -205,7 +209,7 @@ def test_batches_that_the_model_does_not_know(held_out):
     with pytest.raises(ValueError, match=r"does not know 'd3', 'd4'.*decode_as='d0'"):
         ssc.tl.latent_diagnostics(held_out, model, sample_key="donor", **QUICK)
     ssc.tl.latent_diagnostics(held_out, model, sample_key="donor", decode_as="d1", **QUICK)
-    assert list(ssc.get.latent_diagnostics(held_out, "elbo")["donor"]) == ["all", "d3", "d4"]
+    assert list(ssc.get.latent_diagnostics(held_out, table="elbo")["donor"]) == ["all", "d3", "d4"]
     with pytest.raises(ValueError, match="Unknown decode_as"):
         ssc.tl.latent_diagnostics(held_out, model, decode_as="d4", **QUICK)
     with pytest.raises(ValueError, match="without batch_key"):
@@ -222,7 +226,7 @@ def test_dependence_finds_what_was_planted(cells):
     Z[:, 2] += cells.obs["age"].to_numpy()
     cells.obsm["X_own"] = Z
     ssc.tl.latent_diagnostics(cells, Points(), ["type", "donor", "age"], sample_key="donor", **QUICK)
-    table = ssc.get.latent_diagnostics(cells, "dependence").set_index(["key", "dimension"])
+    table = ssc.get.latent_diagnostics(cells, table="dependence").set_index(["key", "dimension"])
     assert list(table.index.get_level_values("key").unique()) == ["type", "donor", "age"]
     assert table.loc["type", "padj"].lt(0.05).tolist() == [True, False, False, False]
     assert table.loc["age", "padj"].lt(0.05).tolist() == [False, False, True, False]
@@ -230,7 +234,7 @@ def test_dependence_finds_what_was_planted(cells):
     assert table.loc["donor", "pval"].isna().all()  # donors are the samples: no replicates
     assert table.loc[("donor", "z_1"), "share"] > 0.5
     assert (table["padj"] >= table["pval"])[table["pval"].notna()].all()
-    elbo = ssc.get.latent_diagnostics(cells, "elbo")
+    elbo = ssc.get.latent_diagnostics(cells, table="elbo")
     assert elbo["reconstruction"].iloc[0] == pytest.approx(cells.X.sum() / 300)
     assert elbo["elbo"].iloc[0] == -elbo["reconstruction"].iloc[0]
     assert np.isnan(elbo["kl"].iloc[0])
@@ -249,7 +253,7 @@ def test_sample_level_keys_are_tested_over_samples():
         for key, found in ((None, naive), ("sample", careful)):
             options = {"n_permutations": 199, "progress_bar": False}
             ssc.tl.latent_diagnostics(adata, Points(), "condition", sample_key=key, **options)
-            table = ssc.get.latent_diagnostics(adata, "dependence")
+            table = ssc.get.latent_diagnostics(adata, table="dependence")
             found.append(table["pval"])
             assert set(table["unit"]) == {"cell" if key is None else "sample"}
     assert (pd.concat(naive) <= 0.05).mean() > 0.3
@@ -273,8 +277,8 @@ def test_tables_survive_a_file(held_out, file, tmp_path):
     again = getattr(ad, f"read_{file}")(path)
     for name in ("elbo", "dimensions", "dependence"):
         pd.testing.assert_frame_equal(
-            ssc.get.latent_diagnostics(again, name, key="own"),
-            ssc.get.latent_diagnostics(held_out, name, key="own"),
+            ssc.get.latent_diagnostics(again, table=name, key="own"),
+            ssc.get.latent_diagnostics(held_out, table=name, key="own"),
             check_dtype=False,
         )
 
@@ -325,7 +329,7 @@ def test_orthogonal_autoencoders_have_positions_and_no_prior(held_out):
         model = ssc.models.OrthogonalAE(adata, n_latent=4, n_hidden=8)
         model.train(**TRAIN | {"train_size": 0.8})
     ssc.tl.latent_diagnostics(held_out, model, "type", sample_key="donor", **QUICK)
-    elbo = ssc.get.latent_diagnostics(held_out, "elbo")
+    elbo = ssc.get.latent_diagnostics(held_out, table="elbo")
     rate = model.module.decoder(torch.tensor(model.project(held_out))).detach().numpy()
     depth = held_out.X.toarray().sum(1, keepdims=True)
     own = -torch.distributions.Poisson(torch.tensor(rate * depth / model.module.depth.item())).log_prob(

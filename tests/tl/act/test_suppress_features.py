@@ -217,7 +217,7 @@ def test_result_survives_a_file(suppressed, tmp_path, suffix):
     back = getattr(anndata, f"read_{suffix}")(path)
     for table in ("features", "transfer"):
         pd.testing.assert_frame_equal(
-            ssc.get.suppression(back, table), ssc.get.suppression(suppressed, table), check_dtype=False
+            ssc.get.suppression(back, table=table), ssc.get.suppression(suppressed, table=table), check_dtype=False
         )
     assert list(back.uns["sae"]["params"]["suppress_features"]["bio_keys"]) == ["kind"]
     np.testing.assert_array_equal(back.obsm["X_emb_clean"], suppressed.obsm["X_emb_clean"])
@@ -227,7 +227,7 @@ def test_same_seed_same_bits_and_copy_leaves_the_original(cells):
     options = {"batch_key": "batch", "bio_keys": "kind", "n_scored": 50, "n_controls": 2, "n_permutations": 19}
     one, two = (ssc.tl.suppress_features(cells, rng=3, copy=True, progress_bar=False, **options) for _ in range(2))
     for table in ("features", "transfer"):
-        pd.testing.assert_frame_equal(ssc.get.suppression(one, table), ssc.get.suppression(two, table))
+        pd.testing.assert_frame_equal(ssc.get.suppression(one, table=table), ssc.get.suppression(two, table=table))
     assert one.uns["sae"]["suppression"]["transfer"].query("state == 'before'")["n_cells"].sum() == 50
     assert "suppression" not in cells.uns["sae"]
     assert "X_emb_clean" not in cells.obsm

@@ -310,7 +310,7 @@ def test_units_and_names_can_be_stored():
 
 
 def test_a_reader_of_other_slots_is_told(pbmc68k_code):
-    with pytest.raises(KeyError, match="'sae' is no crosscoder"):
+    with pytest.raises(KeyError, match=r"Run ssc.tl.fit_crosscoder first"):
         ssc.get.crosscoder(pbmc68k_code)
     with pytest.raises(ValueError, match="Unknown table: 'genes'"):
         ssc.get.crosscoder(pbmc68k_code, table="genes")

@@ -7,7 +7,7 @@ from anndata import read_h5ad, read_zarr
 from scipy import sparse
 
 import sparsesc as ssc
-from sparsesc.tl.labels._names import EVIDENCE_COLUMNS
+from sparsesc.door._keys import TABLES
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_planted_features_get_their_names(adata):
 def test_evidence_is_tidy_and_tells_what_the_name_is_made_of(adata):
     ssc.tl.annotate_features(adata)
     evidence, found = adata.uns["sae"]["annotation"], table(adata)
-    assert tuple(evidence.columns) == EVIDENCE_COLUMNS
+    assert list(evidence.columns) == list(TABLES["annotation"].columns)
     labels = evidence[evidence["source"] == "label"]
     assert set(labels["key"]) == {"bulk_labels", "phase"}  # those of feature_association
     assert found["concept"].iloc[0] == "bulk_labels: CD19+ B"

@@ -7,7 +7,9 @@ from anndata import AnnData, read_h5ad
 from scipy import sparse, stats
 
 import sparsesc as ssc
-from sparsesc.door._keys import LOCALITY_COLUMNS
+from sparsesc.door._keys import TABLES
+
+LOCALITY_COLUMNS = list(TABLES["locality"].columns)
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def adata(pbmc68k_code):
 def test_table_is_tidy_and_agrees_with_others(adata):
     assert ssc.tl.feature_locality(adata, "bulk_labels") is None
     table = adata.uns["sae"]["locality"]
-    assert tuple(table.columns[: len(LOCALITY_COLUMNS)]) == LOCALITY_COLUMNS
+    assert list(table.columns[: len(LOCALITY_COLUMNS)]) == LOCALITY_COLUMNS
     assert len(table) == 64 * 10
     labels, codes = adata.obs["bulk_labels"], adata.obsm["X_sae"].toarray().astype(float)
     for row in table.sample(20, random_state=0).itertuples():

@@ -7,7 +7,7 @@ from anndata import AnnData, read_h5ad, read_zarr
 from scipy import sparse
 
 import sparsesc as ssc
-from sparsesc.door._keys import SIMILARITY_COLUMNS
+from sparsesc.door._keys import TABLES
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def adata(pbmc68k_code):
 def test_table_of_neighbors(adata):
     assert ssc.tl.feature_similarity(adata, n_neighbors=4) is None
     table = adata.uns["sae"]["similarity"]
-    assert tuple(table.columns) == SIMILARITY_COLUMNS
+    assert list(table.columns) == list(TABLES["similarity"].columns)
     assert (table["feature"].astype(str) != table["neighbor"].astype(str)).all()
     assert table.groupby("feature", observed=True).size().max() == 4
     assert "sae_63" not in set(table["feature"]) | set(table["neighbor"])

@@ -13,9 +13,10 @@ import pandas as pd
 from sparsesc import _logging
 from sparsesc._random import as_generator
 from sparsesc._values import check_choice, check_memory, check_positive_int, listing
+from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._nets import MatchedSets, match_net, read_net
-from sparsesc.door._saliency_slots import CellSaliency, read_saliency, unit_names
+from sparsesc.door._saliency_slots import CellSaliency, read_saliency
 from sparsesc.door._slots import record
 from sparsesc.stats.core._multiple import benjamini_hochberg
 
@@ -303,7 +304,7 @@ def _tested_units(stored: CellSaliency, units: Any, key: str) -> np.ndarray:
             msg = f"All {len(names)} units of {key!r} are silent: there is nothing to test."
             raise ValueError(msg)
         return tested
-    tested = np.sort(names.get_indexer(unit_names(names, units, key)))
+    tested = np.sort(names.get_indexer(check.pick_names(names, units, key, what="unit")))
     empty = stored.units["n_cells"].to_numpy()[tested] == 0
     if empty.any():
         msg = f"The saliency has no cell for {listing(names[tested][empty])}. Leave them out."

@@ -12,7 +12,7 @@ from sparsesc._random import as_generator
 from sparsesc._values import check_choice, check_memory, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
-from sparsesc.door._saliency_slots import CellSaliency, unit_names
+from sparsesc.door._saliency_slots import CellSaliency
 from sparsesc.door._slots import check_slots_free, record
 
 from ._attribution import METHODS, TIMES_INPUT, node_gradients
@@ -187,7 +187,11 @@ def saliency(
     encoder = as_encoder(adata, model, layer=layer)
     if sae is not None:
         encoder = compose(adata, encoder, sae)
-    names = list(encoder.units) if units is None else unit_names(encoder.units, units, sae or "the model")
+    names = (
+        list(encoder.units)
+        if units is None
+        else check.pick_names(encoder.units, units, sae or "the model", what="unit")
+    )
     wanted = np.sort(encoder.units.get_indexer(names))
     pairs = _choose_pairs(adata, wanted, _chosen_cells(adata, cells), sae, max_cells, generator)
     rows, cell = np.unique(pairs[:, 0], return_inverse=True)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sparsesc import _logging
 from sparsesc._values import listing
+from sparsesc.door._keys import TABLES
 from sparsesc.door._obs_columns import Labels, Numbers, read_columns, read_labels
 from sparsesc.stats.core._multiple import benjamini_hochberg
 
@@ -18,7 +19,7 @@ from ._permutation import explained
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_COLUMNS = ("dimension", "key", "share", "null_mean", "null_sd", "pval", "padj", "unit", "n_units")
+_COLUMNS = list(TABLES["latent_diagnostics/dependence"].columns)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def dependence(
     order = {key: i for i, key in enumerate(keys)}
     table = pd.concat(parts, ignore_index=True).sort_values("key", key=lambda k: k.map(order), kind="stable")
     table["padj"] = benjamini_hochberg(table["pval"].to_numpy(float))
-    return table[list(_COLUMNS)].reset_index(drop=True)
+    return table[_COLUMNS].reset_index(drop=True)
 
 
 def _units(column: Labels | Numbers, latent: np.ndarray, samples: Labels | None, sample_key: str | None) -> _Units:

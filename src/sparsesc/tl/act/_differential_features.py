@@ -321,7 +321,7 @@ def _join(tables: list[pd.DataFrame], features: pd.Index, bulk: Pseudobulk) -> p
     rest = ["se", "df", "n_samples", "n_samples_reference"]
     # t orders p-values that are too small for a double
     order = np.lexsort((-table["score"].abs(), table["pval"]))
-    return table.iloc[order][[*_keys.DIFFERENTIAL_COLUMNS, *rest]].reset_index(drop=True)
+    return table.iloc[order][[*_keys.TABLES[_keys.DIFFERENTIAL].columns, *rest]].reset_index(drop=True)
 
 
 def _report(table: pd.DataFrame, reasons: dict[str, str], key: str) -> None:

@@ -11,7 +11,6 @@ import pandas as pd
 from scipy import sparse
 
 from sparsesc._values import listing
-from sparsesc.door import _keys
 from sparsesc.door._obs_columns import read_labels
 from sparsesc.stats.core._moments import group_sums
 from sparsesc.stats.core._multiple import benjamini_hochberg
@@ -87,7 +86,7 @@ def drift_table(
         table["padj"] = benjamini_hochberg(table["pval"])
         table |= {"drift_samples": test.effect, "se": test.se}
     order = np.lexsort((-np.nan_to_num(np.abs(table["drift"]), nan=-1.0), np.nan_to_num(table["pval"], nan=2.0)))
-    return pd.DataFrame(table)[[*_keys.DRIFT_COLUMNS, *list(table)[len(_keys.DRIFT_COLUMNS) :]]].iloc[order]
+    return pd.DataFrame(table).iloc[order]
 
 
 def residual_pvalues(residual: np.ndarray, reference: Reference) -> np.ndarray:

@@ -18,7 +18,7 @@ from sparsesc.stats.core._multiple import benjamini_hochberg
 from sparsesc.stats.groups._concept_f1 import CRITERIA, THRESHOLDS, ConceptScores, concept_f1, excess_f1
 
 from ._best_features import category_titles
-from ._names import EVIDENCE_COLUMNS, UNKNOWN, clear_genes, gene_evidence, make_names, term_evidence
+from ._names import UNKNOWN, clear_genes, gene_evidence, make_names, term_evidence
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -304,7 +304,7 @@ def _label_evidence(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One row for each feature and column, the best column first; and the columns for the feature table."""
     if not columns:
-        empty = pd.DataFrame({name: [] for name in [*EVIDENCE_COLUMNS, "holds", "text"]})
+        empty = pd.DataFrame({name: [] for name in [*_keys.TABLES[_keys.ANNOTATION].columns, "holds", "text"]})
         return empty, pd.DataFrame(index=features)
     texts = np.array([*category_titles(columns), ""], dtype=object)
     parts, start = [], 0

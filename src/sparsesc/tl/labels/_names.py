@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sparsesc.door._keys import ANNOTATION, TABLES
+
 CONFIDENCE = ("none", "low", "medium", "high")
 UNKNOWN = "unknown"
-EVIDENCE_COLUMNS = ("feature", "source", "key", "evidence", "score", "null", "pval", "padj", "held_out", "in_name")
 _SOURCES = ("label", "term", "gene")
 _POOL = 10  # best genes of a feature, among which its name takes one that few others have
 _CLEAR_IN_TERM = 2  # genes of a set that must be clear by themselves
@@ -152,4 +153,4 @@ def _in_order(evidence: pd.DataFrame, features: pd.Index) -> pd.DataFrame:
         }
     )
     out = evidence.iloc[order.sort_values(["feature", "source"], kind="stable").index].reset_index(drop=True)
-    return out[list(EVIDENCE_COLUMNS)].astype(dict.fromkeys(("feature", "source", "key", "evidence"), str))
+    return out[list(TABLES[ANNOTATION].columns)].astype(dict.fromkeys(("feature", "source", "key", "evidence"), str))
