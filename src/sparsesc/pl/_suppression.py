@@ -112,7 +112,7 @@ def suppression(
         msg = "Features were suppressed by name, without batches: there is nothing to compare. Give batch_key as well."
         raise ValueError(msg)
     stored = check.get_sae_slot(adata, key)[_keys.SUPPRESSION]
-    parts = [name for name in ("transfer", "scib") if name in stored]
+    parts: list[Literal["transfer", "scib"]] = [name for name in ("transfer", "scib") if name in stored]
     scores = {name: _of_label(tables_of(adata, name, key), label_key) for name in parts}
     n_rows = scores["transfer"]["batch"].nunique() if "transfer" in scores else 1
     size = _utils.figure_size(figsize, 4.2 + 3.6 * len(scores), 2.6 + 0.22 * min(max(n_rows, 3), 30))

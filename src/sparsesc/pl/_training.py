@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -100,7 +100,7 @@ def training(
             axis.set_ylim(0, 1.15 * max(_LEAST.get(name, 0.0), float(table[name].max())) or 1.0)
         if name == "l0" and params.get("k") is not None:
             k, coords = float(params["k"]), ("axes fraction", "data")
-            style = {"color": _style.MUTED, "size": "small", "ha": "right"}
+            style: dict[str, Any] = {"color": _style.MUTED, "size": "small", "ha": "right"}
             axis.axhline(k, color=_style.MUTED, ls=":", lw=1, zorder=0)
             axis.annotate(f"k = {params['k']}", (1, k), (-2, 3), xycoords=coords, textcoords="offset points", **style)
         if name == "dead_fraction":
