@@ -7,6 +7,7 @@ import inspect
 from importlib import import_module
 
 import pytest
+from matplotlib import pyplot as plt
 
 import sparsesc
 
@@ -67,6 +68,7 @@ def run(test: doctest.DocTest) -> None:
     report: list[str] = []
     runner = doctest.DocTestRunner(verbose=False, optionflags=FLAGS)
     runner.run(test, out=report.append)
+    plt.close("all")  # of examples of plots
     assert runner.failures == 0, "".join(report)
 
 

@@ -55,7 +55,7 @@ def count_diagnostics(
     Examples
     --------
     >>> import sparsesc as ssc
-    >>> adata = ssc.datasets.simulate_programs(n_cells=300, count_noise="poisson")
+    >>> adata = ssc.datasets.simulate_programs(n_cells=200, n_genes=50, count_noise="poisson")
     >>> ssc.tl.count_diagnostics(adata)
     >>> axes = ssc.pl.count_diagnostics(adata, show=False)
     >>> list(axes)

@@ -84,7 +84,7 @@ def steering(
     >>> ssc.tl.steer(adata, groupby="bulk_labels", from_group="Dendritic", to_group="CD19+ B", doses=[0, 1])
     >>> axes = ssc.pl.steering(adata, show=False)
     >>> list(axes)
-    ['embedding', 'landed', 'distance']
+    ['embedding', 'landed', 'distance', 'genes']
     """
     n_genes = check_positive_int(n_genes, name="n_genes")
     tables, params = _result(adata, key)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -113,7 +113,7 @@ def suppression(
         raise ValueError(msg)
     slot = check.get_sae_slot(adata, key)
     stored, options = slot[_keys.SUPPRESSION], slot[_keys.PARAMS]["suppress_features"]
-    parts: list[Any] = [name for name in ("transfer", "scib") if name in stored]
+    parts: list[Literal["transfer", "scib"]] = [name for name in ("transfer", "scib") if name in stored]
     scores = {name: _of_label(tables_of(adata, table=name, key=key), label_key) for name in parts}
     n_rows = scores["transfer"]["batch"].nunique() if "transfer" in scores else 1
     size = _utils.figure_size(figsize, 4.2 + 3.6 * len(scores), 2.6 + 0.22 * min(max(n_rows, 3), 30))
