@@ -147,8 +147,18 @@ def test_docstring_has_its_sections(name):
     if name.split(".")[0] == "tl":
         assert section(doc, "Raises")
         assert section(doc, "Notes")  # when not to use it
-    order = [found for found in re.findall(r"^(\w+)\n-+$", doc, re.MULTILINE) if found in SECTIONS]
+    order = [found for found in re.findall(r"^([A-Z][\w ]+)\n-+$", doc, re.MULTILINE) if found in SECTIONS]
     assert order == sorted(order, key=SECTIONS.index)
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
+def test_docstring_has_examples_that_run_and_names_what_is_related(name):
+    doc = inspect.getdoc(PUBLIC[name]) or ""
+    assert ">>> " in (section(doc, "Examples") or "")
+    related = section(doc, "See Also") or ""
+    for target in re.findall(r"^sparsesc\.(\w+\.\w+)", related, re.MULTILINE):
+        assert target in PUBLIC, target
+    assert related.strip()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
