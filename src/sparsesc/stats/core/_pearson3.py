@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
+
+from sparsesc._compiled import compiled
 
 from ._student import log_normal_tail
 
 _LARGE_SHAPE = 200.0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_lower_series(k: float, x: float) -> float:
     """Log of the series of the regularised lower incomplete gamma function, without x^k e^-x / Gamma(k)."""
     term = 1.0 / k
@@ -32,7 +33,7 @@ def _log_lower_series(k: float, x: float) -> float:
     return math.log(total)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_upper_fraction(k: float, x: float) -> float:
     """Log of the continued fraction of the regularised upper incomplete gamma function, without x^k e^-x / Gamma(k)."""
     b = x + 1.0 - k
@@ -51,7 +52,7 @@ def _log_upper_fraction(k: float, x: float) -> float:
     return math.log(h)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_tail_uniform(k: float, x: float) -> float:
     """Temme's expansion for large k: log of the tail beyond x (upper for x > k, lower for x < k)."""
     mu = (x - k) / k
@@ -72,7 +73,7 @@ def _log_tail_uniform(k: float, x: float) -> float:
     return front + math.log(math.exp(log_normal_tail(abs(eta) * math.sqrt(k)) - front) + rest)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def log_p_pearson3(z: float, skewness: float) -> float:
     """Logarithm of P(|Z| >= |z|) for Z of mean 0, variance 1 and the given skewness."""
     z = abs(z)
@@ -103,7 +104,7 @@ def log_p_pearson3(z: float, skewness: float) -> float:
     return math.log(min(upper_p, 1.0)) if upper_p > 0.0 else 0.0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def log_p_relabelled(r: float, skewness: float, n: float) -> float:
     """Logarithm of the two-sided p of a Pearson r between two lists of n values when either list is shuffled.
 
@@ -115,7 +116,7 @@ def log_p_relabelled(r: float, skewness: float, n: float) -> float:
     return log_p_pearson3(r * math.sqrt(n - 1.0), skewness * math.sqrt(n - 1.0) / (n - 2.0))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _flat(z: np.ndarray, skewness: np.ndarray, out: np.ndarray) -> None:
     for i in range(len(z)):
         out[i] = log_p_pearson3(z[i], skewness[i])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import sparse
+
+from sparsesc._compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class RankedColumns:
         return sparse.csc_matrix((data, self.rows, self.indptr), shape=self.shape)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _sort_columns(indptr: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
     for f in range(len(indptr) - 1):
         start, stop = indptr[f], indptr[f + 1]
@@ -51,7 +52,7 @@ def _sort_columns(indptr: np.ndarray, rows: np.ndarray, values: np.ndarray) -> N
         values[start:stop] = values[start:stop][order]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _rank(
     indptr: np.ndarray,
     values: np.ndarray,

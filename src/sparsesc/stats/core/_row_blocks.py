@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numba
 import numpy as np
 from scipy import sparse
+
+from sparsesc._compiled import compiled
 
 _BLOCK_BYTES = 64 * 2**20
 _SKETCH = 2**20
@@ -52,7 +53,7 @@ class ColumnTotals:
         return np.divide(third, variance**1.5, out=np.zeros_like(mean), where=variance > 0)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _add_totals(indices: np.ndarray, data: np.ndarray, sums: np.ndarray) -> None:
     for i in range(len(data)):
         v = np.float64(data[i])

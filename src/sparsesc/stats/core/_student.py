@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
+
+from sparsesc._compiled import compiled
 
 _LOG_2 = math.log(2.0)
 _HALF_LOG_PI = 0.5 * math.log(math.pi)
 _TINY = 1e-300
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def log_normal_tail(z: float) -> float:
     """Logarithm of P(Z >= z) for z >= 0."""
     if z < 25.0:
@@ -23,13 +24,13 @@ def log_normal_tail(z: float) -> float:
     return -0.5 * z * z - math.log(z) - 0.5 * math.log(2.0 * math.pi) + math.log(series)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_beta_half(a: float) -> float:
     """Logarithm of B(a, 1/2)."""
     return math.lgamma(a) + _HALF_LOG_PI - math.lgamma(a + 0.5)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _beta_fraction(a: float, b: float, x: float) -> float:
     """The continued fraction of the incomplete beta function, by Lentz's recursion."""
     c = 1.0
@@ -55,7 +56,7 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
     return h
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def log_p_t(t: float, df: float) -> float:
     """Logarithm of P(|T| >= |t|) with ``df`` degrees of freedom (any positive number); p is good to 2e-8 (relative)."""
     t = abs(t)
@@ -78,7 +79,7 @@ def log_p_t(t: float, df: float) -> float:
     return math.log1p(-math.exp(front) * _beta_fraction(0.5, a, 1.0 - x) / 0.5)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def t_of_normal(z: float, df: float) -> float:
     """The positive t with the same tail as a normal deviate; log p is good to 1e-7 (relative)."""
     if z <= 0.0:
@@ -96,7 +97,7 @@ def t_of_normal(z: float, df: float) -> float:
     return t
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_p_flat(t: np.ndarray, df: np.ndarray, out: np.ndarray) -> None:
     for i in range(len(t)):
         out[i] = log_p_t(t[i], df[i])

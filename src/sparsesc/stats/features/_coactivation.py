@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import numba
 import numpy as np
 from scipy import sparse, special
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._row_blocks import column_totals
 
 _LOG_2 = math.log(2.0)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_p_overlap(factorials: np.ndarray, n: int, a: int, b: int, both: int) -> float:
     """Twice the smaller tail of the hypergeometric distribution, at most 1, as a logarithm."""
     low, high = max(0, a + b - n), min(a, b)
@@ -43,7 +43,7 @@ def _log_p_overlap(factorials: np.ndarray, n: int, a: int, b: int, both: int) ->
     return min(tail + _LOG_2, 0.0)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _flat_overlap(
     factorials: np.ndarray, n: int, a: np.ndarray, b: np.ndarray, both: np.ndarray, out: np.ndarray
 ) -> None:
@@ -51,7 +51,7 @@ def _flat_overlap(
         out[i] = _log_p_overlap(factorials, n, a[i], b[i], both[i])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _later_pairs(
     factorials: np.ndarray, n: int, sizes: np.ndarray, start: int, both: np.ndarray, out: np.ndarray
 ) -> int:

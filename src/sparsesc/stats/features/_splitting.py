@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._multiple import benjamini_hochberg
 from sparsesc.stats.core._ranks import RankedColumns, rank_columns
 
@@ -33,7 +33,7 @@ class Detector:
         return np.bincount(rows[above], minlength=block.shape[0]) > 0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _best_addition(
     indptr: np.ndarray,
     rows: np.ndarray,

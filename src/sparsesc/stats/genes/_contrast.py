@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._pearson3 import log_p_relabelled
 from sparsesc.stats.core._row_blocks import ColumnTotals
 from sparsesc.stats.core._student import log_p_t
@@ -107,7 +107,7 @@ def strong_and_silent(
     )
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_group_sums(
     row0: int,
     indptr: np.ndarray,
@@ -135,7 +135,7 @@ def add_group_sums(
         cursor[f] = p
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _moments(n: float, total: float, squares: float, scale: float) -> tuple[float, float]:
     """Mean and unbiased variance; `scale` is the sum of squares that rounding is relative to."""
     if squares <= _ROUNDING * scale:
@@ -147,7 +147,7 @@ def _moments(n: float, total: float, squares: float, scale: float) -> tuple[floa
     return mean, deviations / (n - 1.0)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _pair(
     sums: np.ndarray, g: int, n1: float, n0: float, sampled: bool, total: float, squares: float
 ) -> tuple[float, float, float, float]:
@@ -161,7 +161,7 @@ def _pair(
     return mean1, var1, mean0, var0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _welch(
     mean1: float, var1: float, n1: float, mean0: float, var0: float, n0: float, trusted_n: float
 ) -> tuple[float, float]:
@@ -184,7 +184,7 @@ def _welch(
     return t, error * error / (e1 * e1 / (n1 - 1.0) + e0 * e0 / (n0 - 1.0))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _point_biserial(mean1: float, var1: float, n1: float, mean0: float, var0: float, n0: float) -> float:
     """Pearson r between expression and being strong, over the strong and the silent cells."""
     n = n1 + n0
@@ -194,7 +194,7 @@ def _point_biserial(mean1: float, var1: float, n1: float, mean0: float, var0: fl
     return math.copysign(math.sqrt(between / total), mean1 - mean0) if total > 0.0 else 0.0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def contrast_rows(
     sums: np.ndarray,
     n_strong: np.ndarray,
@@ -234,7 +234,7 @@ def contrast_rows(
                 log_p[f, g] = log_p_t(statistic, df)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def describe_pairs(
     sums: np.ndarray,
     n_strong: np.ndarray,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._pearson3 import log_p_relabelled
 from sparsesc.stats.core._student import log_p_t
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def add_weighted_sums(
     row0: int,
     indptr: np.ndarray,
@@ -40,7 +40,7 @@ def add_weighted_sums(
         cursor[f] = p
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def pearson_rows(
     sums: np.ndarray,
     mean_activation: np.ndarray,

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._best_pairs import best_pairs
 from sparsesc.stats.core._pearson3 import log_p_relabelled
 from sparsesc.stats.core._student import log_normal_tail, log_p_two_sided
@@ -44,7 +44,7 @@ def _times(statistic: np.ndarray, sets: sparse.csr_matrix) -> np.ndarray:
     return np.ascontiguousarray((sets @ np.ascontiguousarray(statistic.T)).T)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_p_relabelled(r: np.ndarray, rows: np.ndarray, columns: np.ndarray, n: float, out: np.ndarray) -> None:
     for i in range(r.shape[0]):
         for j in range(r.shape[1]):
@@ -102,7 +102,7 @@ class Ulm:
         return score**2 / (score**2 + self._sets.shape[1] - 2)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _average_ranks(values: np.ndarray, order: np.ndarray, ranks: np.ndarray, ties: np.ndarray) -> None:
     """Ranks from 1, ties averaged; ``ties`` gets the sum of t^3 - t over groups of t equal values."""
     for f in range(values.shape[0]):
@@ -121,7 +121,7 @@ def _average_ranks(values: np.ndarray, order: np.ndarray, ranks: np.ndarray, tie
         ties[f] = total
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _normal_log_p(z: np.ndarray, out: np.ndarray) -> None:
     for i in range(len(z)):
         out[i] = min(math.log(2.0) + log_normal_tail(abs(z[i])), 0.0)
@@ -203,7 +203,7 @@ class Ora:
         return self._log_sf[drawn]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def leading_genes(
     evidence: np.ndarray,
     rows: np.ndarray,

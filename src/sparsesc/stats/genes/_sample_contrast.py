@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._moments import group_sums
 from sparsesc.stats.core._row_blocks import RowBlocks
 from sparsesc.stats.core._student import _LOG_2, log_normal_tail, log_p_t, t_of_normal
@@ -25,7 +25,7 @@ from ._contrast import _MAX_T, _ROUNDING, STRONG, Membership, trusted_group_size
 _IN_STRONG, _IN_OTHER, _DIFFERENCE, _SQUARE, _MEAN_IN, _BY_DRAW = range(6)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _finish_sample(
     sums: np.ndarray,
     n_strong: int,
@@ -52,7 +52,7 @@ def _finish_sample(
         sums[_IN_OTHER, g] = 0.0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _add_rows(
     row0: int,
     indptr: np.ndarray,
@@ -92,7 +92,7 @@ def _add_rows(
         cursor[f] = p
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _paired_rows(
     sums: np.ndarray,
     n_samples: np.ndarray,

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._moments import check_groups, group_sums
 
 # Shares of a feature's largest activation, as in InterPLM.
@@ -140,7 +140,7 @@ def _f1(hits: np.ndarray, called: np.ndarray, members: np.ndarray, n: int) -> tu
     return 2.0 * hits / both, 2.0 * (called * (members / max(n, 1))) / both
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_tail_loop(hits: np.ndarray, called: np.ndarray, members: np.ndarray, n: float, out: np.ndarray) -> None:
     for i in range(len(hits)):
         k, m, c = hits[i], called[i], members[i]

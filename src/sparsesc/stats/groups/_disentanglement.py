@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import optimize, sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._moments import check_groups, group_sizes
 from sparsesc.stats.core._ranks import RankedColumns, rank_columns
 
@@ -26,7 +26,7 @@ class BinnedColumns:
     n_bins: int
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _bin(indptr: np.ndarray, values: np.ndarray, n: int, edges: np.ndarray, bins: np.ndarray, zero: np.ndarray) -> None:
     n_bins = edges.shape[1] - 1
     for f in range(len(indptr) - 1):
@@ -62,7 +62,7 @@ def bin_columns(codes: sparse.spmatrix | RankedColumns, n_bins: int = 10) -> Bin
     return BinnedColumns(ranked.shape, ranked.indptr, ranked.rows, bins, zero_bin, n_bins)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _information(
     indptr: np.ndarray,
     rows: np.ndarray,
@@ -151,7 +151,7 @@ def smi(
     return np.divide(out, entropy, out=np.full(out.shape, np.nan), where=np.broadcast_to(judged, out.shape))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _neighbours(
     indptr: np.ndarray, rows: np.ndarray, values: np.ndarray, groups: np.ndarray, sizes: np.ndarray, pairs: np.ndarray
 ) -> None:

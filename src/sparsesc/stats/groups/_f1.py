@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._moments import check_groups, group_sizes
 from sparsesc.stats.core._ranks import RankedColumns, rank_columns
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _best(
     indptr: np.ndarray,
     rows: np.ndarray,
@@ -40,7 +40,7 @@ def _best(
             i = j
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _at(
     indptr: np.ndarray,
     rows: np.ndarray,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._holdout import members
 from sparsesc.stats.core._moments import check_groups
 from sparsesc.stats.core._ranks import RankedColumns, rank_columns
@@ -57,7 +57,7 @@ def cut_levels(codes: sparse.spmatrix | sparse.sparray | RankedColumns, n_levels
     return BinnedColumns(ranked.shape, ranked.indptr, ranked.rows, bins, zero_bin, n_levels + 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _cut(indptr: np.ndarray, values: np.ndarray, n_levels: int, bins: np.ndarray) -> None:
     for f in range(len(indptr) - 1):
         start, stop = indptr[f], indptr[f + 1]
@@ -68,7 +68,7 @@ def _cut(indptr: np.ndarray, values: np.ndarray, n_levels: int, bins: np.ndarray
             bins[i] = level
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _information(
     indptr: np.ndarray,
     rows: np.ndarray,

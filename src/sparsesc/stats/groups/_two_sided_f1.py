@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._moments import check_groups, group_sizes
 from sparsesc.stats.core._ranks import RankedColumns, rank_columns
 
@@ -32,7 +32,7 @@ class Calls:
         return 2.0 * found / np.maximum(called.sum(axis=0) + inside.sum(axis=0), 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _search(
     indptr: np.ndarray,
     rows: np.ndarray,
