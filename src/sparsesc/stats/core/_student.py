@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsesc._compiled import compiled
 
-_LOG_2 = math.log(2.0)
+LOG_2 = math.log(2.0)
 _HALF_LOG_PI = 0.5 * math.log(math.pi)
 _TINY = 1e-300
 
@@ -70,7 +70,7 @@ def log_p_t(t: float, df: float) -> float:
         z = (((((-0.4 * y - 3.3) * y - 24.0) * y - 85.5) / (0.8 * y * y + 100.0 + b) + y + 3.0) / b + 1.0) * math.sqrt(
             y
         )
-        return _LOG_2 + log_normal_tail(z)
+        return LOG_2 + log_normal_tail(z)
     a = 0.5 * df
     x = df / (df + t * t)
     front = a * math.log(x) + 0.5 * math.log(t * t / (df + t * t)) - _log_beta_half(a)
@@ -84,7 +84,7 @@ def t_of_normal(z: float, df: float) -> float:
     """The positive t with the same tail as a normal deviate; log p is good to 1e-7 (relative)."""
     if z <= 0.0:
         return 0.0
-    wanted = _LOG_2 + log_normal_tail(z)
+    wanted = LOG_2 + log_normal_tail(z)
     # Wallace's approximation is near enough to start from; log p is nearly linear in log t
     log_t = 0.5 * math.log(df * math.expm1(min((z * (8.0 * df + 3.0) / (8.0 * df + 1.0)) ** 2 / df, 500.0)))
     for _ in range(50):
@@ -93,7 +93,7 @@ def t_of_normal(z: float, df: float) -> float:
         if abs(log_p - wanted) <= 1e-7 * max(1.0, -wanted):
             break
         log_density = -_log_beta_half(0.5 * df) - 0.5 * math.log(df) - 0.5 * (df + 1.0) * math.log1p(t * t / df)
-        log_t += (log_p - wanted) / math.exp(log_t + _LOG_2 + log_density - log_p)
+        log_t += (log_p - wanted) / math.exp(log_t + LOG_2 + log_density - log_p)
     return t
 
 

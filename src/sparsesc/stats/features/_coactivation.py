@@ -10,8 +10,7 @@ from scipy import sparse, special
 
 from sparsesc._compiled import compiled
 from sparsesc.stats.core._row_blocks import column_totals
-
-_LOG_2 = math.log(2.0)
+from sparsesc.stats.core._student import LOG_2
 
 
 @compiled
@@ -40,7 +39,7 @@ def _log_p_overlap(factorials: np.ndarray, n: int, a: int, b: int, both: int) ->
     if tail > -1.0:  # near the middle, the other tail may be the smaller one
         other = 1.0 - math.exp(tail) + math.exp(at)
         tail = min(tail, math.log(max(other, 1e-300)))
-    return min(tail + _LOG_2, 0.0)
+    return min(tail + LOG_2, 0.0)
 
 
 @compiled

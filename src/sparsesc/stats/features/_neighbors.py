@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from scipy import sparse
 
-from sparsesc.stats.core._best_pairs import best_pairs
+from sparsesc.stats.core._largest import largest_in_rows
 from sparsesc.stats.core._pvalue_pool import PValuePool
 
 from ._coactivation import CoActivation, overlap_test
@@ -112,7 +112,7 @@ def neighbors(
         score = np.where(alive, score, -np.inf)  # a copy: r is still needed
         score[~alive[start:stop]] = -np.inf
         score[own, start + own] = -np.inf
-        rows, columns, rank = best_pairs(score, n_top, "up")
+        rows, columns, rank = largest_in_rows(score, n_top, "up")
         parts.append((start + rows, columns, rank, score[rows, columns], r[rows, columns], both[rows, columns]))
         rows, columns = np.nonzero(score >= threshold)
         edges.append(((start + rows).astype(np.int32), columns.astype(np.int32), both[rows, columns]))

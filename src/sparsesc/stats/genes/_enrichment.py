@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from sparsesc._compiled import compiled
-from sparsesc.stats.core._best_pairs import best_pairs
+from sparsesc.stats.core._largest import largest_in_rows
 from sparsesc.stats.core._pearson3 import log_p_relabelled
 from sparsesc.stats.core._student import log_normal_tail, log_p_two_sided
 
@@ -184,7 +184,7 @@ class Ora:
         """Log2 of overlap over expected overlap (each + 0.5), p of as large an overlap, the top genes' statistic."""
         n = statistic.shape[1]
         top = np.zeros(statistic.shape)
-        rows, columns, _ = best_pairs(statistic, self._n_up, "up")
+        rows, columns, _ = largest_in_rows(statistic, self._n_up, "up")
         top[rows, columns] = statistic[rows, columns]
         overlap = np.rint(_times((top > 0).astype(np.float64), self._sets)).astype(np.int64)
         drawn = (top > 0).sum(1)

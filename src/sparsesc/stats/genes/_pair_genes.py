@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from sparsesc.stats.core._best_pairs import best_pairs
+from sparsesc.stats.core._largest import largest_in_rows
 from sparsesc.stats.core._multiple import log_choose
 from sparsesc.stats.core._pearson3 import log_p_skewed
 from sparsesc.stats.core._pvalue_pool import PValuePool
@@ -43,7 +43,7 @@ def pair_genes(
         z, log_p = z[:, varies], log_p[:, varies]
         pool.add(log_p)
         for direction in ("up", "down"):
-            pair, gene, _ = best_pairs(z, n_top, direction)
+            pair, gene, _ = largest_in_rows(z, n_top, direction)
             found.append((start + pair, varies[gene], z[pair, gene], log_p[pair, gene]))
     pair, gene, z, log_p = (np.concatenate(part) for part in zip(*found, strict=True))
     return pair, gene, z, pool.adjust(log_p)

@@ -31,7 +31,7 @@ class LinearFit:
 
 
 @dataclass(frozen=True)
-class Tests:
+class ModeratedTests:
     """One test a coefficient and response."""
 
     t: np.ndarray
@@ -85,7 +85,7 @@ def _orthonormal(columns: np.ndarray) -> np.ndarray:
     return u[:, s > 1e-8 * s[0]]
 
 
-def t_tests(fit: LinearFit, *, moderate: bool = True, trend: bool = True) -> Tests:
+def t_tests(fit: LinearFit, *, moderate: bool = True, trend: bool = True) -> ModeratedTests:
     """Two-sided tests of all coefficients of a fit.
 
     Parameters
@@ -108,7 +108,7 @@ def t_tests(fit: LinearFit, *, moderate: bool = True, trend: bool = True) -> Tes
         df = float(min(prior_df + fit.df, fit.df * len(variance)))
     se = fit.unscaled[:, None] * np.sqrt(variance)
     t = np.divide(fit.effect, se, out=np.zeros_like(fit.effect), where=se > 0)
-    return Tests(t, se, log_p_two_sided(t, df), df)
+    return ModeratedTests(t, se, log_p_two_sided(t, df), df)
 
 
 def prior_variance(variance: np.ndarray, df: int, *, covariate: np.ndarray | None = None) -> tuple[np.ndarray, float]:

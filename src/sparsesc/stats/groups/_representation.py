@@ -13,8 +13,8 @@ from sparsesc.stats.core._shuffle import shuffled_within
 from ._association import auroc, pearson_one_hot
 from ._disentanglement import BinnedColumns, bin_columns, lms, msas, msgs, smi, spn
 from ._probing import sparse_probe
+from ._rules import best_rules
 from ._singular import singular_groups
-from ._two_sided_f1 import two_sided_f1
 
 PROBES = (1, 2, 5)
 _CLEAR = 0.9
@@ -92,7 +92,7 @@ class RepresentationScores:
         singular = singular_groups([r], self._threshold)
         n_singular = float((singular >= 0).sum())
         found = self._auroc(parts, judged)
-        calls = two_sided_f1(self._halves[0].ranked, parts[0], n_groups)
+        calls = best_rules(self._halves[0].ranked, parts[0], n_groups)
         members = [part[:, None] == np.flatnonzero(judged) for part in parts]
         probes = sparse_probe(self._halves[0].csc, members[0], self._halves[1].csc, members[1], sizes=PROBES)
         out = {

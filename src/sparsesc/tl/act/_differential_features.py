@@ -13,7 +13,7 @@ from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._pseudobulk import ALL, Pseudobulk, covariate_columns, pseudobulk
 from sparsesc.stats.core._multiple import benjamini_hochberg
-from sparsesc.stats.groups._moderated import Tests, fit_linear, t_tests
+from sparsesc.stats.groups._moderated import ModeratedTests, fit_linear, t_tests
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -269,7 +269,7 @@ def _test(
     return table.assign(group=design.group, reference=design.reference)
 
 
-def _rows(found: Tests, i: int, features: pd.Index) -> dict[str, Any]:
+def _rows(found: ModeratedTests, i: int, features: pd.Index) -> dict[str, Any]:
     return {
         "feature": features,
         "score": found.t[i],

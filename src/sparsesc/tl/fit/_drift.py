@@ -15,7 +15,7 @@ from sparsesc.door import _keys
 from sparsesc.door._obs_columns import read_labels
 from sparsesc.stats.core._moments import group_sums
 from sparsesc.stats.core._multiple import benjamini_hochberg
-from sparsesc.stats.groups._share_contrast import share_contrast
+from sparsesc.stats.groups._shares import compare_shares
 
 from ._reference import Reference
 
@@ -82,7 +82,7 @@ def drift_table(
         ours, theirs = samples
         n_cells = np.concatenate([theirs.n_cells, ours.n_cells])
         in_query = np.arange(len(n_cells)) >= len(theirs.n_cells)
-        found = share_contrast(np.concatenate([theirs.n_active, ours.n_active]), n_cells, in_query)
+        found = compare_shares(np.concatenate([theirs.n_active, ours.n_active]), n_cells, in_query)
         table["pval"] = np.exp(found.log_p)
         table["padj"] = benjamini_hochberg(table["pval"])
         table |= {"drift_samples": found.effect, "se": found.se}

@@ -5,7 +5,7 @@ import numpy as np
 from sparsesc.stats.core._pearson3 import log_p_skewed
 
 
-def paired_correlation(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def columnwise_pearson(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Correlation of every column of one array with the same column of another.
 
     Parameters

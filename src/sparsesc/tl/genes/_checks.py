@@ -7,7 +7,8 @@ import pandas as pd
 from sparsesc import _logging
 from sparsesc._values import check_positive_int
 
-from ._statistics import GeneJob, GeneSettings
+from ._gene_job import GeneJob
+from ._settings import GeneSettings
 
 
 def check_holdout(holdout: float | str | None, split: str | None) -> None:

@@ -36,7 +36,7 @@ class ConceptScores:
     """Logarithm of the probability of an F1 as large with shuffled labels: exact, one-sided."""
 
 
-def concept_f1(
+def score_concepts(
     choose: sparse.spmatrix,
     choose_groups: np.ndarray,
     test: sparse.spmatrix,

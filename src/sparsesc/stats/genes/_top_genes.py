@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from sparsesc.stats.core._best_pairs import best_pairs
+from sparsesc.stats.core._largest import largest_in_rows
 from sparsesc.stats.core._multiple import benjamini_hochberg
 from sparsesc.stats.core._pvalue_pool import PValuePool
 from sparsesc.stats.core._row_blocks import RowBlocks
 
-from ._statistics import GeneBlock, Statistic, map_gene_blocks
+from ._gene_tests import GeneBlock, GeneTest, map_gene_blocks
 
 DIRECTIONS = ("up", "down", "both")
 
 
 @dataclass(frozen=True)
-class TopPairs:
+class TopGenes:
     """Pairs of feature and gene, best first within each feature."""
 
     feature: np.ndarray
@@ -36,8 +36,8 @@ class TopPairs:
     """Features x chosen genes, float32; 0 where nothing was tested."""
 
 
-def top_pairs(
-    statistic: Statistic,
+def top_genes(
+    statistic: GeneTest,
     blocks: RowBlocks,
     *,
     n_top: int | None,
@@ -45,7 +45,7 @@ def top_pairs(
     keep_genes: np.ndarray | None = None,
     max_bytes: float,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> TopPairs:
+) -> TopGenes:
     """Test every feature against every gene, and keep the best pairs.
 
     Parameters
@@ -76,7 +76,7 @@ def top_pairs(
         pool.add(block.log_p[np.ix_(rows, varies)])
         if scores is not None and keep_genes is not None:
             scores[block.start + rows] = np.where(keep_genes >= 0, block.score[np.ix_(rows, keep_genes)], 0)
-        feature, gene, rank = best_pairs(block.score[np.ix_(rows, varies)], n_top, direction)
+        feature, gene, rank = largest_in_rows(block.score[np.ix_(rows, varies)], n_top, direction)
         feature, gene = rows[feature], varies[gene]
         found = {"feature": block.start + feature, "gene": gene, "rank": rank}
         found |= {"score": block.score[feature, gene], "log_p": block.log_p[feature, gene]}
@@ -89,18 +89,18 @@ def top_pairs(
     score = joined.pop("score")
     pvalues = {"score": score, "pval": np.exp(log_p), "padj": pool.adjust(log_p)}
     feature, gene, rank = (joined.pop(name) for name in ("feature", "gene", "rank"))
-    return TopPairs(feature, gene, rank, pvalues | joined, n_tests, scores)
+    return TopGenes(feature, gene, rank, pvalues | joined, n_tests, scores)
 
 
-def confirm_pairs(
-    chosen: TopPairs,
-    statistic: Statistic,
+def confirm_genes(
+    chosen: TopGenes,
+    statistic: GeneTest,
     blocks: RowBlocks,
     *,
     keep_genes: np.ndarray | None = None,
     max_bytes: float,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> TopPairs:
+) -> TopGenes:
     """Test pairs of feature and gene that were chosen in other cells.
 
     As the cells of the tests did not choose, p-values need to be adjusted for the chosen pairs only.
@@ -110,7 +110,7 @@ def confirm_pairs(
     chosen
         Pairs, sorted by feature; their order is kept, and their score becomes the column ``score_chosen``.
     statistic, blocks, keep_genes, max_bytes, progress
-        As in :func:`top_pairs`, of the cells to test on. Pairs whose feature cannot be tested there are dropped.
+        As in :func:`top_genes`, of the cells to test on. Pairs whose feature cannot be tested there are dropped.
     """
     scores = None if keep_genes is None else np.zeros((len(statistic.tested), len(keep_genes)), np.float32)
     kept = np.flatnonzero(statistic.tested[chosen.feature])
@@ -130,4 +130,4 @@ def confirm_pairs(
     first = {"score": columns.pop("score"), "pval": columns.pop("pval")}
     first |= {"padj": benjamini_hochberg(first["pval"])}
     columns["score_chosen"] = chosen.columns["score"][kept]
-    return TopPairs(features, genes, chosen.rank[kept], first | columns, len(kept), scores)
+    return TopGenes(features, genes, chosen.rank[kept], first | columns, len(kept), scores)

@@ -13,7 +13,7 @@ from sparsesc.stats.core._ranks import RankedColumns, rank_columns
 
 
 @dataclass(frozen=True)
-class Calls:
+class DetectionRules:
     """For each group, which cells to call: those on one side of a threshold of one feature."""
 
     feature: np.ndarray
@@ -92,7 +92,9 @@ def _search(
                     k += direction
 
 
-def two_sided_f1(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: int | None = None) -> Calls:
+def best_rules(
+    codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: int | None = None
+) -> DetectionRules:
     """Search all features, both directions and all thresholds for the largest F1 of each group.
 
     Parameters
@@ -119,4 +121,4 @@ def two_sided_f1(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_g
     feature, sign = np.zeros(n_groups, np.int64), np.ones(n_groups, np.int64)
     threshold, best = np.zeros(n_groups), np.zeros(n_groups)
     _search(ranked.indptr, ranked.rows, ranked.values, groups, sizes, feature, sign, threshold, best)
-    return Calls(feature, sign, threshold, best)
+    return DetectionRules(feature, sign, threshold, best)
