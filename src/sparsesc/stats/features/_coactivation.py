@@ -70,7 +70,7 @@ def log_factorials(n: int) -> np.ndarray:
 
 
 def overlap_test(n: int, a: np.ndarray | int, b: np.ndarray | int, both: np.ndarray | int) -> np.ndarray:
-    """Two-sided exact test whether two sets of cells overlap as they would if they were drawn independently.
+    r"""Test whether two features are active in the same cells more or less often than by chance.
 
     Parameters
     ----------
@@ -85,6 +85,25 @@ def overlap_test(n: int, a: np.ndarray | int, b: np.ndarray | int, both: np.ndar
     -------
     Natural logarithm of p, one a pair of sets: twice the smaller tail of the hypergeometric distribution, at most 1
     (the central version of Fisher's exact test). Discrete, hence conservative.
+
+    See Also
+    --------
+    sparsesc.stats.benjamini_hochberg : adjust the p-values
+    sparsesc.tl.feature_similarity : all pairs of features of an AnnData
+
+    Notes ----- If sets of :math:`a` and :math:`b` of :math:`n` cells are drawn independently, the probability of
+    :math:`k` common cells is
+
+    .. math::
+        P(k) = \binom{a}{k} \binom{n - a}{b - k} \bigg/ \binom{n}{b} .
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsesc as ssc
+    >>> log_p = ssc.stats.overlap_test(100, 10, 10, [1, 8])
+    >>> (np.exp(log_p) < 0.05).tolist()
+    [False, True]
     """
     a, b, both = (np.ascontiguousarray(np.ravel(v), dtype=np.int64) for v in np.broadcast_arrays(a, b, both))
     out = np.empty(len(a))

@@ -16,7 +16,21 @@ from ._coactivation import overlap_test
 
 @dataclass(frozen=True)
 class Detector:
-    """Features that together detect a group: a cell is called when any of them exceeds its threshold."""
+    """Features that together find the cells of a group: a cell is called when any of them exceeds its threshold.
+
+    See Also
+    --------
+    sparsesc.stats.best_detector : choose the features
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> codes = sparse.csr_matrix([[2.0, 0.0], [4.0, 0.0], [0.0, 3.0], [0.0, 0.0]])
+    >>> ssc.stats.best_detector(codes, np.array([True, True, False, False])).called(codes).tolist()
+    [True, True, False, False]
+    """
 
     features: np.ndarray
     thresholds: np.ndarray
@@ -67,7 +81,7 @@ def _best_addition(
 def best_detector(
     codes: sparse.spmatrix | RankedColumns, member: np.ndarray, *, max_features: int = 5, min_gain: float = 0.03
 ) -> Detector:
-    """The feature with the best F1 for a group, and others for as long as each adds to it.
+    r"""The feature that finds a group of cells best, and others for as long as each finds more of it.
 
     Parameters
     ----------
@@ -85,9 +99,35 @@ def best_detector(
     -------
     At least one feature, thresholds and F1.
 
+    See Also
+    --------
+    sparsesc.stats.best_f1 : one feature for every group
+    sparsesc.tl.feature_absorption : detectors of all labels, and what takes cells from them
+
+    Notes
+    -----
+    A cell is called when any of the chosen features exceeds its threshold. Of a group of :math:`n_1` cells, with
+    :math:`c` cells called and :math:`h` of them in the group,
+
+    .. math::
+        F_1 = \frac{2 h}{c + n_1} .
+
     References
     ----------
     Chanin et al. (2024), arXiv:2409.14507 (a concept is split when a further feature raises F1 by more than 0.03).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> x = np.zeros((40, 3))
+    >>> x[:10, 0], x[10:20, 1], x[30:, 2] = 1.0, 2.0, 1.0
+    >>> detector = ssc.stats.best_detector(sparse.csr_matrix(x), np.arange(40) < 20)
+    >>> detector.features.tolist()
+    [0, 1]
+    >>> detector.f1.round(2).tolist()
+    [0.67, 1.0]
     """
     ranked = rank_columns(codes)
     member = np.asarray(member, dtype=bool)

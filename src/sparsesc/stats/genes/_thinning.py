@@ -44,6 +44,11 @@ def thin_counts(
     ValueError
         If values are not counts, the share does not lie between 0 and 1, or overdispersions are negative or too few.
 
+    See Also
+    --------
+    sparsesc.stats.overdispersion : estimate what overdispersed counts need
+    sparsesc.pp.thin_counts : the same for an AnnData
+
     Notes
     -----
     When the variance is in truth :math:`\mu + \psi \mu^2` (size :math:`b = 1/\psi`) and another overdispersion
@@ -56,6 +61,14 @@ def thin_counts(
     Neufeld et al. (2024), Inference after latent variable estimation for single-cell RNA sequencing data, Biostatistics
     25:270. Neufeld et al. (2023), Negative binomial count splitting for single-cell RNA sequencing data,
     arXiv:2307.12985.
+
+    Examples
+    --------
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> first, second = ssc.stats.thin_counts(sparse.csr_matrix([[4, 0], [9, 2]]))
+    >>> (first + second).toarray().tolist()
+    [[4.0, 0.0], [9.0, 2.0]]
     """
     if not 0 < fraction < 1:
         msg = f"fraction must lie between 0 and 1, found {fraction!r}."
@@ -107,7 +120,7 @@ def _with_data(like: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_matrix
 def overdispersion(
     counts: sparse.spmatrix, *, sizes: np.ndarray | None = None, groups: np.ndarray | None = None
 ) -> np.ndarray:
-    r"""Overdispersion :math:`\varphi` of every gene by the method of moments: variance :math:`\mu + \varphi \mu^2`.
+    r"""How much more every gene varies than Poisson counts would (method of moments).
 
     The mean of a cell is its size times the gene's rate in its group.
 
@@ -129,10 +142,30 @@ def overdispersion(
     ValueError
         If `sizes` are not one positive number a cell with counts.
 
-    Notes
-    -----
+    See Also
+    --------
+    sparsesc.stats.thin_counts : cut overdispersed counts
+    sparsesc.pp.thin_counts : both for an AnnData
+
+    Notes ----- Of counts :math:`x` in cells of relative depth :math:`s`, with :math:`\mu = s \lambda` at the rate
+    :math:`\lambda` of the group of the cell,
+
+    .. math::
+        \varphi = \max\left(\frac{\sum (x - \mu)^2 - \sum \mu (1 - h)}{\sum \mu^2},\, 0\right) ,
+
+    where the leverage :math:`h` is the part of the spread that the estimated rate takes up.
+
     Differences between cells that `groups` do not name count as overdispersion: of mixed cells the value is that of
     the mixture, and too large for any one of its types.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> counts = sparse.csr_matrix(np.random.default_rng(0).poisson(5.0, size=(1000, 3)))
+    >>> bool((ssc.stats.overdispersion(counts) < 0.05).all())
+    True
     """
     from sparsesc.stats.core._moments import check_groups, group_sums
 

@@ -23,7 +23,24 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class InformationTest:
-    """Information of features about groups and its null under shuffled groups; one value a feature, in nats."""
+    """What features tell about groups, and whether that is more than chance: one value a feature, in nats.
+
+    See Also
+    --------
+    sparsesc.stats.information_test : run the test
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> rng = np.random.default_rng(0)
+    >>> groups = np.repeat([0, 1], 50)
+    >>> codes = sparse.csr_matrix(rng.poisson(np.column_stack([1.0 + 3.0 * groups, np.ones(100)])))
+    >>> test = ssc.stats.information_test(codes, groups, rng=rng)
+    >>> bool(test.information[0] < test.entropy)
+    True
+    """
 
     information: np.ndarray
     """Held-out mutual information less its mean under shuffled groups: 0 on average for independent features."""
@@ -152,7 +169,7 @@ def mutual_information(
     n_levels: int = 3,
     held_out: bool = True,
 ) -> np.ndarray:
-    """Mutual information of every feature with the group of a row, within strata.
+    """How much every feature tells about the group of a cell, within strata such as batches.
 
     Features are cut into silent and `n_levels` of active rows; nothing becomes dense.
 
@@ -180,12 +197,27 @@ def mutual_information(
     ValueError
         If a value is negative, or groups or strata do not fit the codes.
 
+    See Also
+    --------
+    sparsesc.stats.information_test : the same with a test against shuffled groups
+    sparsesc.stats.smi : information about one group at a time
+
     Notes
     -----
     The held-out value is the mean over rows of ``log q(group | level, stratum) / q(group | stratum)`` with shares q
     among all rows but that one (and one row that has the shares of its stratum added to each level, so that no
     share is 0). On average it is not above the true information, and below it by what is lost in guessing shares from
     few rows. Many groups and strata need many rows: compare with shuffled groups, :func:`information_test`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> codes = sparse.csr_matrix([[2.0], [2.0], [0.0], [0.0]])
+    >>> groups = np.array([0, 0, 1, 1])
+    >>> ssc.stats.mutual_information(codes, groups, held_out=False).round(2).tolist()
+    [0.69]
     """
     judge = _Judge(codes, groups, strata, n_levels)
     return judge.scores(judge.groups, held_out=held_out)
@@ -201,7 +233,7 @@ def information_test(
     min_active: int = 10,
     rng: np.random.Generator,
 ) -> InformationTest:
-    """Held-out mutual information of features with groups against groups shuffled within strata.
+    r"""Test whether features tell anything about groups, against groups shuffled within strata.
 
     Parameters
     ----------
@@ -230,8 +262,19 @@ def information_test(
     ValueError
         If a value is negative, or groups or strata do not fit the codes.
 
+    See Also
+    --------
+    sparsesc.stats.mutual_information : the information alone
+    sparsesc.stats.benjamini_hochberg : false discovery rates instead
+    sparsesc.tl.suppress_features : uses it to choose features of batches
+
     Notes
     -----
+    Of :math:`B` permutations in which :math:`b` reach the observed information,
+
+    .. math::
+        p = \frac{b + 1}{B + 1} .
+
     All features meet the same shuffled groups, so `padj` allows for their dependence: it is the share of permutations
     in which the largest standardised value of any feature reaches that of this one (family-wise error, not false
     discoveries), and small values do not take thousands of permutations.
@@ -243,6 +286,18 @@ def information_test(
     ----------
     Westfall and Young (1993), Resampling-Based Multiple Testing. Phipson and Smyth (2010), Stat Appl Genet Mol Biol
     9:39 (p-values of permutations are never 0).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> rng = np.random.default_rng(0)
+    >>> groups = np.repeat([0, 1], 50)
+    >>> codes = sparse.csr_matrix(rng.poisson(np.column_stack([1.0 + 3.0 * groups, np.ones(100)])))
+    >>> test = ssc.stats.information_test(codes, groups, rng=rng)
+    >>> (test.padj < 0.05).tolist()
+    [True, False]
     """
     judge = _Judge(codes, groups, strata, n_levels)
     parts = members(judge.strata)

@@ -170,8 +170,8 @@ def feature_enrichment(
     them. Genes of a pathway vary together: a set that has nothing to do with a feature can still have a mean score away
     from 0, and p-values are too small. Among features of shuffled cells, a quarter of the p-values of marker sets are
     below .05, and ``null="cells"`` brings them back to one in twenty. The question stays the same: does the set stand
-    out among all genes of this feature, more than it would by chance? The answer costs about as much as the gene scores of
-    `n_permutations` features.
+    out among all genes of this feature, more than it would by chance? The answer costs about as much as the gene scores
+    of `n_permutations` features.
 
     When not to trust it: sets that share genes, or whose genes vary together, are one finding, not several, under
     either null. A set may go with a feature because both go with a cell type. The scores are of the expression that
