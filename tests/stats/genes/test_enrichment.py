@@ -81,8 +81,8 @@ def test_ranksum_agrees_with_scipy(statistic, sets):
             inside = np.isin(np.arange(N_GENES), members(sets, t))
             expected = stats.mannwhitneyu(statistic[f, inside], statistic[f, ~inside], method="asymptotic")
             assert np.exp(log_p[f, t]) == pytest.approx(expected.pvalue, rel=1e-6)
-            centre = inside.sum() * (~inside).sum() / 2
-            assert np.sign(score[f, t]) in {np.sign(expected.statistic - centre), 0}
+            center = inside.sum() * (~inside).sum() / 2
+            assert np.sign(score[f, t]) in {np.sign(expected.statistic - center), 0}
 
 
 def test_ora_agrees_with_scipy(statistic, sets):

@@ -138,7 +138,7 @@ def test_correlation_agrees_with_scipy(expression, codes, relabel):
         np.testing.assert_allclose(described["mean_out"][f], dense[~active].mean(0), rtol=1e-6, atol=1e-9)
 
 
-def test_relabelled_p_agrees_with_drawn_permutations(expression):
+def test_relabeled_p_agrees_with_drawn_permutations(expression):
     n_cells = expression.shape[0]
     codes = random_codes(n_cells, 1, 40, seed=5)
     _, _, (_, log_p, described) = contrast(codes, expression, quantile=0, relabel=True)

@@ -1,4 +1,4 @@
-"""Every feature against numeric columns, from the active cells alone."""
+"""How does every feature go with numeric columns? Correlations, from the active cells alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from scipy import sparse, special, stats
 
-from ._pearson3 import log_p_skewed
+from ._pearson3 import log_p_of_r
 from ._ranks import RankedColumns, rank_columns
 from ._row_blocks import column_totals
 from ._student import log_p_two_sided
@@ -88,11 +88,11 @@ def correlate(
     else:
         totals = column_totals(ranked.with_data(ranked.values))
         data, variance, skewness = ranked.values, totals.variance, totals.skewness
-    centred = values - values.mean(axis=0)
-    deviation = centred.std(axis=0)
+    centered = values - values.mean(axis=0)
+    deviation = centered.std(axis=0)
     deviation[deviation <= 1e-12 * np.abs(values).max(axis=0, initial=0.0)] = 0.0  # a constant, up to rounding
     spread = np.outer(np.sqrt(variance), deviation)
-    products = ranked.with_data(data.astype(np.float64, copy=False)).T @ centred
+    products = ranked.with_data(data.astype(np.float64, copy=False)).T @ centered
     r = np.divide(products / n, spread, out=np.zeros_like(spread), where=spread > 0)
     r = np.clip(r, -1.0, 1.0)
     if n < 3:
@@ -100,8 +100,8 @@ def correlate(
     if method == "asymptotic":
         rest = np.maximum((1.0 - r) * (1.0 + r), 1e-32)
         return r, log_p_two_sided(r * np.sqrt((n - 2.0) / rest), n - 2.0)
-    third = np.divide((centred**3).mean(axis=0), deviation**3, out=np.zeros_like(deviation), where=deviation > 0)
-    log_p = log_p_skewed(r * np.sqrt(n - 1.0), np.outer(skewness, third) * np.sqrt(n - 1.0) / (n - 2.0))
+    third = np.divide((centered**3).mean(axis=0), deviation**3, out=np.zeros_like(deviation), where=deviation > 0)
+    log_p = log_p_of_r(r, np.outer(skewness, third), n)
     # shufflings that exchange only silent cells leave r as it is
     least = special.gammaln(n - np.diff(ranked.indptr) + 1.0) - special.gammaln(n + 1.0)
-    return r, np.where(r != 0, np.minimum(np.maximum(log_p, least[:, None]), 0.0), 0.0)
+    return r, np.minimum(np.maximum(log_p, least[:, None]), 0.0)

@@ -1,4 +1,4 @@
-"""The best columns of every row."""
+"""Which columns of each row have the largest values?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Means and variances of the columns of a sparse matrix within groups of its rows."""
+"""How large is every column in each group of rows? Sums, means and variances of a sparse matrix."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def check_groups(groups: np.ndarray, n_rows: int, n_groups: int | None = None) -
     """
     groups = np.asarray(groups)
     if groups.shape != (n_rows,) or not (np.issubdtype(groups.dtype, np.integer) or groups.dtype == bool):
-        found = f"{groups.dtype} of shape {groups.shape}"
-        msg = f"groups must hold one whole number for each of {n_rows} rows, found {found}."
+        what = f"{groups.dtype} of shape {groups.shape}"
+        msg = f"groups must hold one whole number for each of {n_rows} rows, found {what}."
         raise ValueError(msg)
     groups = groups.astype(np.int64)
     n_groups = int(groups.max(initial=-1)) + 1 if n_groups is None else n_groups

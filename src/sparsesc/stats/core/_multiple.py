@@ -1,9 +1,9 @@
-"""Many tests at once, and p-values too small for ``1 - cdf``."""
+"""Which of many tests count? Adjusted p-values, and logarithms of p-values too small for ``1 - cdf``."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 
 def benjamini_hochberg(pvalues: np.ndarray) -> np.ndarray:
@@ -54,12 +54,8 @@ def benjamini_hochberg(pvalues: np.ndarray) -> np.ndarray:
     if p.size and not (p.min() >= 0 and p.max() <= 1):
         msg = f"P-values must lie between 0 and 1, found {p.min():g} to {p.max():g}."
         raise ValueError(msg)
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * (len(p) / np.arange(1, len(p) + 1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     out = np.full(pvalues.shape, np.nan)
-    out[tested] = adjusted
+    out[tested] = stats.false_discovery_control(p)
     return out
 
 

@@ -1,6 +1,6 @@
-"""Two-sided p-values of a standardised statistic with known skewness: the gamma (Pearson type III) approximation.
+"""How rare is a statistic with known skewness? Two-sided p by the gamma (Pearson type III) distribution.
 
-Under random relabelling of cells the mean, variance and skewness of a difference of means, or of a correlation, are
+Under random relabeling of cells the mean, variance and skewness of a difference of means, or of a correlation, are
 known exactly without drawing a single permutation. The gamma distribution that shares them is far nearer to the
 permutation distribution than a normal or t where expression is mostly zeros and groups are small.
 """
@@ -20,7 +20,7 @@ _LARGE_SHAPE = 200.0
 
 @compiled
 def _log_lower_series(k: float, x: float) -> float:
-    """Log of the series of the regularised lower incomplete gamma function, without x^k e^-x / Gamma(k)."""
+    """Log of the series of the regularized lower incomplete gamma function, without x^k e^-x / Gamma(k)."""
     term = 1.0 / k
     total = term
     a = k
@@ -35,7 +35,7 @@ def _log_lower_series(k: float, x: float) -> float:
 
 @compiled
 def _log_upper_fraction(k: float, x: float) -> float:
-    """Log of the continued fraction of the regularised upper incomplete gamma function, without x^k e^-x / Gamma(k)."""
+    """Log of the continued fraction of the regularized upper incomplete gamma function, without x^k e^-x / Gamma(k)."""
     b = x + 1.0 - k
     c = 1e300
     d = 1.0 / b
@@ -105,7 +105,7 @@ def log_p_pearson3(z: float, skewness: float) -> float:
 
 
 @compiled
-def log_p_relabelled(r: float, skewness: float, n: float) -> float:
+def log_p_relabeled(r: float, skewness: float, n: float) -> float:
     """Logarithm of the two-sided p of a Pearson r between two lists of n values when either list is shuffled.
 
     ``skewness`` is the product of the population skewnesses of both lists. Over all shufflings r has mean 0, variance
@@ -120,6 +120,13 @@ def log_p_relabelled(r: float, skewness: float, n: float) -> float:
 def _flat(z: np.ndarray, skewness: np.ndarray, out: np.ndarray) -> None:
     for i in range(len(z)):
         out[i] = log_p_pearson3(z[i], skewness[i])
+
+
+def log_p_of_r(r: np.ndarray, skewness: np.ndarray, n: int) -> np.ndarray:
+    """:func:`log_p_relabeled` of each Pearson r; `skewness` has its shape."""
+    if n < 3:
+        return np.zeros(r.shape)
+    return log_p_skewed(r * np.sqrt(n - 1.0), skewness * np.sqrt(n - 1.0) / (n - 2.0))
 
 
 def log_p_skewed(z: np.ndarray, skewness: np.ndarray | float) -> np.ndarray:

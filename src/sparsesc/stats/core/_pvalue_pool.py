@@ -1,4 +1,4 @@
-"""Benjamini-Hochberg over more tests than one wants to hold as float64."""
+"""How are more p-values adjusted than fit in memory as float64? Benjamini-Hochberg over integer keys."""
 
 from __future__ import annotations
 

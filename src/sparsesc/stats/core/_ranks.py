@@ -1,4 +1,4 @@
-"""Ranks of the columns of a sparse matrix: only non-zeros are sorted, all zeros of a column are one block of ties."""
+"""What is the rank of every entry? Only non-zeros are sorted; all zeros of a column are one block of ties."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def rank_columns(matrix: sparse.spmatrix | RankedColumns) -> RankedColumns:
     ----------
     matrix
         Rows x columns, for example cells x features. Negative values rank below the zeros. What is ranked already is
-        handed back, so that functions of this package can share the work.
+        returned, so that functions of this package can share the work.
 
     Returns
     -------

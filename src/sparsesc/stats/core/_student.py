@@ -1,4 +1,4 @@
-"""Two-sided p-values of Student's t, as logarithms: fast enough for every feature x gene, and free of underflow."""
+"""How rare is a t? Logarithms of two-sided p, fast enough for every feature x gene, and free of underflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which features are active in the same cells: correlations and exact tests of all pairs, from the non-zeros."""
+"""Which features are active in the same cells? Correlations and exact tests of all pairs, from the non-zeros."""
 
 from __future__ import annotations
 
@@ -127,9 +127,8 @@ class CoActivation:
         totals = column_totals(columns)
         self.sizes = np.bincount(columns.indices, minlength=self.n_features).astype(np.int64)
         """Cells in which each feature is active."""
-        spread = np.sqrt(totals.variance)
-        self._scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
-        self._centre = totals.mean * self._scale
+        self._scale = totals.inverse_sd
+        self._center = totals.mean * self._scale
         self._codes = columns
         self._active = sparse.csr_matrix(
             (np.ones(columns.nnz, np.int32), columns.indices, columns.indptr), columns.shape
@@ -158,7 +157,7 @@ class CoActivation:
         r = (self._codes_t[start:stop] @ self._codes).toarray()
         r *= self._scale[start:stop, None] / self.n
         r *= self._scale
-        r -= np.outer(self._centre[start:stop], self._centre)
+        r -= np.outer(self._center[start:stop], self._center)
         return np.clip(r, -1.0, 1.0, out=r)
 
     def log_p_later(self, start: int, both: np.ndarray) -> np.ndarray:

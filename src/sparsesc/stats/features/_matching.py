@@ -1,4 +1,4 @@
-"""Which feature of one dictionary is which of another."""
+"""Which feature of one dictionary is which of another?"""
 
 from __future__ import annotations
 

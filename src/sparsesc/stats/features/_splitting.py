@@ -1,4 +1,4 @@
-"""Whether one feature detects a group of cells, several share it, or a more specific one takes cells from it."""
+"""Does one feature find a group of cells, do several share it, or does a more specific one take cells from it?"""
 
 from __future__ import annotations
 
@@ -207,12 +207,12 @@ def find_absorbers(
     candidate = candidate[(benjamini_hochberg(p) < alpha) & more[candidate]]
     left = active[missed][:, candidate].tocsc()
     free = np.ones(n_missed, bool)
-    found: list[int] = []
-    while len(found) < max_features and len(candidate):
+    chosen: list[int] = []
+    while len(chosen) < max_features and len(candidate):
         covered = np.asarray(left.T @ free.astype(np.int64)).ravel()
         best = int(covered.argmax())
         if covered[best] == 0:
             break
-        found.append(int(candidate[best]))
+        chosen.append(int(candidate[best]))
         free[left.indices[left.indptr[best] : left.indptr[best + 1]]] = False
-    return np.array(found, np.int64)
+    return np.array(chosen, np.int64)

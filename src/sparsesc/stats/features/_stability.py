@@ -1,4 +1,4 @@
-"""How much of a dictionary comes back in other dictionaries, beside what chance gives."""
+"""How much of a dictionary comes back in other dictionaries, beside what chance gives?"""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def dictionary_stability(
     >>> import sparsesc as ssc
     >>> rng = np.random.default_rng(0)
     >>> rows = rng.normal(size=(20, 30))
-    >>> found = ssc.stats.dictionary_stability([rows, rows + 0.1 * rng.normal(size=rows.shape)], rng=rng)
-    >>> bool(found.features.mean() > 0.98 > 0.5 > found.random.mean())
+    >>> scores = ssc.stats.dictionary_stability([rows, rows + 0.1 * rng.normal(size=rows.shape)], rng=rng)
+    >>> bool(scores.features.mean() > 0.98 > 0.5 > scores.random.mean())
     True
     """
     units = [unit_rows(rows, name=f"dictionary {i}") for i, rows in enumerate(dictionaries)]
@@ -124,6 +124,6 @@ def _random(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _shaped(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """As many directions of a normal distribution with the mean and the second moments of the rows."""
-    # Gaussian mixtures of the centred rows have their covariance exactly; no factorisation, any rank.
+    # Gaussian mixtures of the centered rows have their covariance exactly; no factorization, any rank.
     mean = rows.mean(0)
     return mean + rng.normal(size=(len(rows), len(rows))) @ (rows - mean) / np.sqrt(len(rows))

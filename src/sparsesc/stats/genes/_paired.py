@@ -105,7 +105,7 @@ def _paired_rows(
     t: np.ndarray,
     log_p: np.ndarray,
 ) -> None:
-    """Paired t; with fewer cells than ``trusted_n`` at most what the difference is worth if cells are drawn by lot."""
+    """Paired t; with fewer cells than ``trusted_n`` at most as rare as the difference is for cells drawn at random."""
     for f in range(len(sums)):
         for g in range(sums.shape[2]):
             t[f, g], log_p[f, g] = 0.0, 0.0
@@ -147,8 +147,8 @@ class PairedTest:
     skew_guard
         Where a side has fewer cells, over all samples, than this times the squared skewness of a gene, the samples do
         not tell how far their differences vary: a rare gene that all strong cells miss differs by nearly the same in
-        every sample. The difference must then also be too large for strong cells that are drawn by lot in each sample
-        (normal approximation): t is at most the one that is as rare as that.
+        every sample. The difference must then also be too large for strong cells that are drawn at random in each
+        sample (normal approximation): t is at most the one that is as rare as that.
     with_p
         Whether p is needed: without it, all p are 1.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from sparsesc._compiled import compiled
-from sparsesc.stats.core._pearson3 import log_p_relabelled
+from sparsesc.stats.core._pearson3 import log_p_relabeled
 from sparsesc.stats.core._row_blocks import ColumnTotals, column_totals
 from sparsesc.stats.core._student import log_p_t, log_p_two_sided
 
@@ -76,7 +76,7 @@ def _correlate_rows(
                 if not with_p:
                     continue
                 if relabel:
-                    log_p[f, g] = log_p_relabelled(value, skew_activation[f] * skewness[g], n)
+                    log_p[f, g] = log_p_relabeled(value, skew_activation[f] * skewness[g], n)
                     continue
                 log_p[f, g] = log_p_t(value * math.sqrt((n - 2.0) / max(1.0 - value * value, 1e-16)), n - 2.0)
 

@@ -1,9 +1,12 @@
-"""Counts cut into two parts that do not know of each other, and the overdispersion that this takes."""
+"""How are counts cut into two independent parts, and what overdispersion does that need?"""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
+
+from sparsesc._values import check_share
+from sparsesc.stats.core._moments import check_groups, group_sums
 
 _SMALLEST_SIZE = 1e-3  # of a negative binomial: below, beta draws are 0 or 1 anyway
 _LARGEST = 2**31 - 1
@@ -18,7 +21,7 @@ def thin_counts(
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     r"""Cut counts into two parts that add up to them and are independent of each other given their means.
 
-    Every count of a Poisson variable is dealt out by a binomial draw; of a negative binomial variable with
+    Every count of a Poisson variable is split by a binomial draw; that of a negative binomial variable with
     overdispersion :math:`\varphi` (variance :math:`\mu + \varphi \mu^2`) by a beta-binomial draw with parameters
     :math:`\epsilon / \varphi` and :math:`(1 - \epsilon) / \varphi`. The parts follow the same family, with means
     :math:`\epsilon \mu` and :math:`(1 - \epsilon) \mu` and overdispersions :math:`\varphi / \epsilon` and
@@ -70,9 +73,7 @@ def thin_counts(
     >>> (first + second).toarray().tolist()
     [[4.0, 0.0], [9.0, 2.0]]
     """
-    if not 0 < fraction < 1:
-        msg = f"fraction must lie between 0 and 1, found {fraction!r}."
-        raise ValueError(msg)
+    check_share(fraction, name="fraction")
     whole = sparse.csr_matrix(counts, copy=True)
     whole.sum_duplicates()
     whole.eliminate_zeros()
@@ -95,7 +96,7 @@ def thin_counts(
 def _shares(
     counts: sparse.csr_matrix, fraction: float, overdispersion: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """The probability that each stored count is dealt out by: a beta draw, or `fraction` where there is no excess."""
+    """The probability that each stored count is split by: a beta draw, or `fraction` where there is no excess."""
     n_genes = counts.shape[1]
     if overdispersion.shape not in {(), (n_genes,)}:
         msg = f"overdispersion needs one value, or one for each of {n_genes} genes; found shape {overdispersion.shape}."
@@ -131,7 +132,7 @@ def overdispersion(
     sizes
         Relative depth of each cell, positive; ``None``: its total over the mean total.
     groups
-        Codes ``0 ...`` of groups of cells with a rate of their own; ``None``: one group.
+        Codes ``0 ...`` of groups of cells that differ in their rates; ``None``: one group.
 
     Returns
     -------
@@ -167,8 +168,6 @@ def overdispersion(
     >>> bool((ssc.stats.overdispersion(counts) < 0.05).all())
     True
     """
-    from sparsesc.stats.core._moments import check_groups, group_sums
-
     matrix = sparse.csr_matrix(counts).astype(np.float64)
     n_cells, n_genes = matrix.shape
     if sizes is None:

@@ -1,4 +1,4 @@
-"""The strongest genes of every feature, with p-values adjusted for all features x genes, or tested in other cells."""
+"""Which genes are the best of every feature? With p-values adjusted for all pairs, or tested in other cells."""
 
 from __future__ import annotations
 
@@ -78,12 +78,11 @@ def top_genes(
             scores[block.start + rows] = np.where(keep_genes >= 0, block.score[np.ix_(rows, keep_genes)], 0)
         feature, gene, rank = largest_in_rows(block.score[np.ix_(rows, varies)], n_top, direction)
         feature, gene = rows[feature], varies[gene]
-        found = {"feature": block.start + feature, "gene": gene, "rank": rank}
-        found |= {"score": block.score[feature, gene], "log_p": block.log_p[feature, gene]}
-        return found | block.describe(feature, gene)
+        columns = {"feature": block.start + feature, "gene": gene, "rank": rank}
+        columns |= {"score": block.score[feature, gene], "log_p": block.log_p[feature, gene]}
+        return columns | block.describe(feature, gene)
 
-    found = map_gene_blocks(statistic, blocks, reduce, max_bytes=max_bytes)
-    parts = list(progress(found))
+    parts = list(progress(map_gene_blocks(statistic, blocks, reduce, max_bytes=max_bytes)))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     log_p = joined.pop("log_p")
     score = joined.pop("score")
@@ -122,8 +121,8 @@ def confirm_genes(
             scores[block.start + rows] = np.where(keep_genes >= 0, block.score[np.ix_(rows, keep_genes)], 0)
         here = slice(*np.searchsorted(features, [block.start, block.stop]))
         feature, gene = features[here] - block.start, genes[here]
-        found = {"score": block.score[feature, gene], "pval": np.exp(block.log_p[feature, gene])}
-        return found | block.describe(feature, gene)
+        columns = {"score": block.score[feature, gene], "pval": np.exp(block.log_p[feature, gene])}
+        return columns | block.describe(feature, gene)
 
     parts = list(progress(map_gene_blocks(statistic, blocks, reduce, max_bytes=max_bytes)))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

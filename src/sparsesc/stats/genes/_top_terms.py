@@ -1,4 +1,4 @@
-"""The best gene sets of every feature, with p-values adjusted for all features x sets."""
+"""Which gene sets are the best of every feature? With p-values adjusted for all features x sets."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class TermReducer:
         score, log_p, evidence = self._test(np.asarray(statistic, dtype=np.float64))
         self._pool.add(log_p)
         rows, terms, _ = largest_in_rows(-log_p, self._n_top, "both")
-        # equal p-values (of a discrete test) are told apart by the size of the score
+        # equal p-values (of a discrete test) are ordered by the size of the score
         order = np.lexsort((-np.abs(score[rows, terms]), log_p[rows, terms], rows))
         rows, terms = rows[order], terms[order]
         genes = np.empty((len(rows), self._n_leading), np.int32)

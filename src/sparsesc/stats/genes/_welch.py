@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from sparsesc._compiled import compiled
-from sparsesc.stats.core._pearson3 import log_p_relabelled
+from sparsesc.stats.core._pearson3 import log_p_relabeled
 from sparsesc.stats.core._row_blocks import ColumnTotals
 from sparsesc.stats.core._student import log_p_t
 
@@ -129,7 +129,7 @@ def _test_rows(
 ) -> None:
     """Welch's t and the logarithm of a two-sided p for features x genes.
 
-    With ``relabel`` p is that of the difference of means under random relabelling of cells, otherwise that of t.
+    With ``relabel`` p is that of the difference of means under random relabeling of cells, otherwise that of t.
     Without ``with_p`` all p are 1: they take most of the time.
     """
     for f in range(len(n_strong)):
@@ -147,7 +147,7 @@ def _test_rows(
                 log_p[f, g] = 0.0
             elif relabel:
                 r = _point_biserial(mean1, var1, n1, mean0, var0, n0)
-                log_p[f, g] = log_p_relabelled(r, skewness[g] * (n0 - n1) / math.sqrt(n1 * n0), n)
+                log_p[f, g] = log_p_relabeled(r, skewness[g] * (n0 - n1) / math.sqrt(n1 * n0), n)
             else:
                 log_p[f, g] = log_p_t(statistic, df)
 
@@ -195,7 +195,7 @@ class WelchTest:
         A group with fewer cells than this times the squared skewness of a gene is too small to estimate its variance:
         it then gets at least the variance of the other group. 0 leaves plain Welch.
     relabel
-        Take p from random relabelling of cells rather than from the t distribution.
+        Take p from random relabeling of cells rather than from the t distribution.
     with_p
         Whether p is needed: without it, all p are 1.
     """

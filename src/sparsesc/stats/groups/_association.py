@@ -1,4 +1,4 @@
-"""Every feature against every group of cells, from the active cells alone."""
+"""How does every feature go with every group of cells? From the active cells alone."""
 
 from __future__ import annotations
 

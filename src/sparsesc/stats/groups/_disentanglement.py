@@ -1,4 +1,4 @@
-"""How far single features stand for single groups: DRVI's scores of features, and what they make of all groups."""
+"""Do single features stand for single groups? DRVI's scores of features, and their summaries over all groups."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def bin_columns(codes: sparse.spmatrix | RankedColumns, n_bins: int = 10) -> Bin
 
 
 @compiled
-def _information(
+def _membership_information(
     indptr: np.ndarray,
     rows: np.ndarray,
     bins: np.ndarray,
@@ -86,12 +86,12 @@ def _information(
             g = groups[rows[i]]
             joint[zero_bin[f], g] -= 1
             joint[bins[i], g] += 1
-        own = xlogx[n]
+        base = xlogx[n]
         for b in range(n_bins):
             marginal[b] = joint[b].sum()
-            own -= xlogx[marginal[b]]
+            base -= xlogx[marginal[b]]
         for c in range(n_groups):
-            total = own - xlogx[sizes[c]] - xlogx[n - sizes[c]]
+            total = base - xlogx[sizes[c]] - xlogx[n - sizes[c]]
             for b in range(n_bins):
                 if marginal[b]:
                     total += xlogx[joint[b, c]] + xlogx[marginal[b] - joint[b, c]]
@@ -166,14 +166,14 @@ def smi(
     sizes = np.bincount(groups, minlength=n_groups)
     out = np.zeros((binned.shape[1], n_groups))
     parts = (binned.indptr, binned.rows, binned.bins, binned.zero_bin, groups, sizes, binned.n_bins)
-    _information(*parts, xlogx, out)
+    _membership_information(*parts, xlogx, out)
     entropy = xlogx[n] - xlogx[sizes] - xlogx[n - sizes]
     judged = (sizes > 0) & (sizes < n)
     return np.divide(out, entropy, out=np.full(out.shape, np.nan), where=np.broadcast_to(judged, out.shape))
 
 
 @compiled
-def _neighbours(
+def _neighbors(
     indptr: np.ndarray, rows: np.ndarray, values: np.ndarray, groups: np.ndarray, sizes: np.ndarray, pairs: np.ndarray
 ) -> None:
     n, n_groups = len(groups), len(sizes)
@@ -235,7 +235,7 @@ def spn(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: in
 
     Returns
     -------
-    Pairs of neighbours within the group over the most there can be, less the group's share of all cells (0 where that
+    Pairs of neighbors within the group over the most there can be, less the group's share of all cells (0 where that
     is negative), over one less that share, features x groups: 0 to 1. NaN for a group of fewer than two cells, or of
     all.
 
@@ -278,11 +278,11 @@ def spn(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: in
     n = ranked.shape[0]
     sizes = group_sizes(groups, n_groups)
     pairs = np.zeros((ranked.shape[1], n_groups))
-    _neighbours(ranked.indptr, ranked.rows, ranked.values, groups, sizes, pairs)
+    _neighbors(ranked.indptr, ranked.rows, ranked.values, groups, sizes, pairs)
     judged = np.broadcast_to((sizes > 1) & (sizes < n), pairs.shape)
     share = sizes / n
-    found = np.divide(pairs, sizes - 1.0, out=np.zeros_like(pairs), where=judged)
-    return np.divide(np.maximum(found - share, 0.0), 1.0 - share, out=np.full(pairs.shape, np.nan), where=judged)
+    shares = np.divide(pairs, sizes - 1.0, out=np.zeros_like(pairs), where=judged)
+    return np.divide(np.maximum(shares - share, 0.0), 1.0 - share, out=np.full(pairs.shape, np.nan), where=judged)
 
 
 def lms(scores: np.ndarray, *, train: np.ndarray | None = None) -> float:

@@ -1,4 +1,4 @@
-"""How well a feature detects a group of cells, when cells above a threshold are called."""
+"""How well does a feature find a group of cells, when cells above a threshold are called?"""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def _best(
     f1: np.ndarray,
     threshold: np.ndarray,
 ) -> None:
-    found = np.zeros(len(sizes))
+    hits = np.zeros(len(sizes))
     for f in range(len(indptr) - 1):
         start, stop = indptr[f], indptr[f + 1]
-        found[:] = 0.0
+        hits[:] = 0.0
         i = start
         while i < stop and values[i] > 0:
             j = i
             while j < stop and values[j] == values[i]:  # equal values are called together
-                found[groups[rows[j]]] += 1.0
+                hits[groups[rows[j]]] += 1.0
                 j += 1
             # F1 of a group can only have risen if one of its cells has just been called
             for k in range(i, j):
                 c = groups[rows[k]]
-                score = 2.0 * found[c] / (j - start + sizes[c])
+                score = 2.0 * hits[c] / (j - start + sizes[c])
                 if score > f1[f, c]:
                     f1[f, c] = score
                     threshold[f, c] = values[j] if j < stop and values[j] > 0 else 0.0
@@ -55,11 +55,11 @@ def _at(
     for p in range(len(columns)):
         start, stop = indptr[columns[p]], indptr[columns[p] + 1]
         i = start
-        found = 0
+        hits = 0
         while i < stop and values[i] > thresholds[p]:
-            found += groups[rows[i]] == wanted[p]
+            hits += groups[rows[i]] == wanted[p]
             i += 1
-        f1[p] = 2.0 * found / max(i - start + sizes[wanted[p]], 1)
+        f1[p] = 2.0 * hits / max(i - start + sizes[wanted[p]], 1)
 
 
 def best_f1(

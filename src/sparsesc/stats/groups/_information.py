@@ -1,4 +1,4 @@
-"""What features know about groups of rows: mutual information within strata, each row judged by all others."""
+"""What do features tell about groups of rows? Mutual information within strata, each row judged by all others."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class InformationTest:
 def cut_levels(codes: sparse.spmatrix | sparse.sparray | RankedColumns, n_levels: int = 3) -> BinnedColumns:
     """Cut non-negative columns into level 0, the silent rows, and `n_levels` of the same number of active rows.
 
-    Unlike bins of equal width, these do not hang on the largest value. Equal values share a level.
+    Unlike bins of equal width, these do not depend on the largest value. Equal values share a level.
 
     Raises
     ------
@@ -128,8 +128,8 @@ def _information(
                         continue
                     share = (sizes[s, g] - left_out) / (total[s] - left_out)
                     # the only row of its group in the stratum: nothing but the prior expects it
-                    found = (c - left_out) / share + prior if share > 0.0 else prior
-                    score += c * (np.log(found) - expected)
+                    observed = (c - left_out) / share + prior if share > 0.0 else prior
+                    score += c * (np.log(observed) - expected)
         out[f] = score / len(place)
 
 
@@ -180,7 +180,7 @@ def mutual_information(
     groups
         Group of each row, ``0 ... n_groups - 1``.
     strata
-        Stratum of each row, likewise: what is asked is how much a feature says about the group if the stratum is
+        Stratum of each row, likewise: the question is then how much a feature says about the group if the stratum is
         known. ``None``: all rows are one.
     n_levels
         Levels of the active rows, each with as many of them.
@@ -276,7 +276,7 @@ def information_test(
         p = \frac{b + 1}{B + 1} .
 
     All features meet the same shuffled groups, so `padj` allows for their dependence: it is the share of permutations
-    in which the largest standardised value of any feature reaches that of this one (family-wise error, not false
+    in which the largest standardized value of any feature reaches that of this one (family-wise error, not false
     discoveries), and small values do not take thousands of permutations.
 
     Rows must be exchangeable within strata. Cells of a donor are not independent of each other: a small p says that
@@ -311,9 +311,9 @@ def information_test(
     pval, padj = np.full((2, len(tested)), np.nan)
     pval[tested] = (scores >= scores[0] - _ROUNDING)[:, tested].mean(axis=0)
     # the observed row is one of all, as it would be if it were shuffled, too
-    centred = scores[:, tested] - scores[:, tested].mean(axis=0)
-    spread = centred.std(axis=0)
-    deviation = np.divide(centred, spread, out=np.zeros(centred.shape), where=spread > _ROUNDING)
+    centered = scores[:, tested] - scores[:, tested].mean(axis=0)
+    spread = centered.std(axis=0)
+    deviation = np.divide(centered, spread, out=np.zeros(centered.shape), where=spread > _ROUNDING)
     largest = np.sort(deviation.max(axis=1, initial=-np.inf))
     reached = len(largest) - np.searchsorted(largest, deviation[0] - 1e-9)
     padj[tested] = np.maximum(reached / len(largest), pval[tested])

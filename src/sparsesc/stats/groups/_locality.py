@@ -1,4 +1,4 @@
-"""In which groups of cells a feature is stronger than elsewhere, and whether it is spread evenly."""
+"""In which groups of cells is a feature stronger than elsewhere, and is it spread evenly?"""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class GroupContrasts:
         """One-sided limits of mean_in / mean_out, each at level `alpha`; 0 and inf where nothing is known."""
         reach = -special.ndtri(alpha) * self.se_log_ratio
         known = np.isfinite(reach)
-        centre, reach = np.where(known, self.log_ratio, 0.0), np.where(known, reach, np.inf)
-        return np.exp(centre - reach), np.where(known, np.exp(np.minimum(centre + reach, 700.0)), np.inf)
+        center, reach = np.where(known, self.log_ratio, 0.0), np.where(known, reach, np.inf)
+        return np.exp(center - reach), np.where(known, np.exp(np.minimum(center + reach, 700.0)), np.inf)
 
 
 def group_contrasts(
@@ -135,12 +135,12 @@ def group_contrasts(
     )
 
 
-def classify(found: GroupContrasts, padj: np.ndarray, *, alpha: float, fold: float, min_cells: int) -> np.ndarray:
+def classify(contrasts: GroupContrasts, padj: np.ndarray, *, alpha: float, fold: float, min_cells: int) -> np.ndarray:
     """One word for each feature, by the groups that it is stronger in.
 
     Parameters
     ----------
-    found
+    contrasts
         Tests of all features and groups.
     padj
         Adjusted p-values of those tests.
@@ -164,16 +164,16 @@ def classify(found: GroupContrasts, padj: np.ndarray, *, alpha: float, fold: flo
     of several tests at level `alpha` need no correction).
     """
     limit = np.log(fold)
-    raised = found.raised(padj, alpha=alpha, fold=fold).sum(axis=1)
-    lowered = ((padj < alpha) & (found.log_ratio <= -limit)).any(axis=1)
-    low, high = found.fold_limits(alpha)
-    even = ((low > 1.0 / fold) & (high < fold)) | (found.n < min_cells)
+    raised = contrasts.raised(padj, alpha=alpha, fold=fold).sum(axis=1)
+    lowered = ((padj < alpha) & (contrasts.log_ratio <= -limit)).any(axis=1)
+    low, high = contrasts.fold_limits(alpha)
+    even = ((low > 1.0 / fold) & (high < fold)) | (contrasts.n < min_cells)
     words = np.full(len(raised), UNCLEAR, dtype=object)
     words[even.all(axis=1) & (raised == 0) & ~lowered] = GLOBAL
     words[(raised == 0) & lowered] = REGIONAL
     words[raised > 1] = REGIONAL
     words[raised == 1] = LOCAL
-    words[(found.mean_in * found.n).sum(axis=1) == 0] = ""
+    words[(contrasts.mean_in * contrasts.n).sum(axis=1) == 0] = ""
     return words
 
 

@@ -1,4 +1,4 @@
-"""Shares of cells in two groups of samples, where samples differ and have different numbers of cells."""
+"""Do shares of cells differ between two groups of samples? Samples vary, and have different numbers of cells."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def compare_shares(
     fewest = min(n_cells[second].sum(), n_cells[~second].sum())
     tested = np.minimum(pooled, 1 - pooled) * fewest >= min_expected
     se = np.sqrt(variance)
-    found = (effect, se, df, log_p_two_sided(effect / se, df))
-    return ShareDifferences(*(np.where(tested, values, np.nan) for values in found))
+    columns = (effect, se, df, log_p_two_sided(effect / se, df))
+    return ShareDifferences(*(np.where(tested, values, np.nan) for values in columns))
 
 
 type _Groups = tuple[np.ndarray, np.ndarray]

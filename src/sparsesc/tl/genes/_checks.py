@@ -63,7 +63,7 @@ def check_tested(job: GeneJob, table: pd.DataFrame, settings: GeneSettings) -> N
 
 
 def warn_of_scale(scale: str) -> None:
-    """Say what scores mean on values that are not log-normalised."""
+    """Say what scores mean on values that are not log-normalized."""
     if scale == "counts":
         _logging.warning(
             "The expression matrix looks like counts that are not log-transformed: highly expressed genes and deeply "
@@ -72,5 +72,5 @@ def warn_of_scale(scale: str) -> None:
     elif scale == "scaled":
         _logging.warning(
             "The expression matrix has negative values, as after scaling: logfc is a difference of scaled means, not a "
-            "log fold change. Pass a layer with log-normalised values, or use_raw=True, to get one."
+            "log fold change. Pass a layer with log-normalized values, or use_raw=True, to get one."
         )

@@ -182,7 +182,7 @@ def feature_enrichment(
     Badia-i-Mompel et al. (2022), Bioinformatics Advances 2:vbac016 (decoupler). Subramanian et al. (2005), PNAS
     102:15545, and Korotkevich et al. (2021), bioRxiv 060012 (GSEA and its multilevel p-values). Fang et al. (2023),
     Bioinformatics 39:btac757 (gseapy). Wu and Smyth (2012), Nucleic Acids Research 40:e133 (what correlated genes do
-    to such tests). Efron and Tibshirani (2007), Annals of Applied Statistics 1:107 (shuffled samples, restandardised
+    to such tests). Efron and Tibshirani (2007), Annals of Applied Statistics 1:107 (shuffled samples, restandardized
     over genes).
 
     Examples

@@ -96,14 +96,14 @@ def feature_genes(
         silent cells: that is exact, needs no random numbers, and costs nothing, since their sums are what the active
         cells leave of the sums over all cells.
     pvalues
-        ``"permutation"``: two-sided p of the difference of means (of r) under random relabelling of cells, from the
+        ``"permutation"``: two-sided p of the difference of means (of r) under random relabeling of cells, from the
         exact first three moments of that distribution; needs no draws. ``"parametric"``: the p of Welch's t, or of
         Pearson's r, by the t distribution.
     skew_guard
         In Welch's t, a group with fewer cells than this times the squared skewness of a gene cannot estimate its
         variance (a gene that ten cells miss by chance would have none): it gets at least the variance of the other
         group. With `sample_key`, where either side has so few cells over all samples, the difference must also be too
-        large for strong cells drawn by lot within each sample. 0 leaves plain t.
+        large for strong cells drawn at random within each sample. 0 leaves plain t.
     split
         ``"counts"``: test on counts that the features have not seen: the part that :func:`sparsesc.pp.thin_counts` kept
         for tests (``layers["thin_test"]``, or `layer`), brought to the median total of a cell and log1p here if it is
@@ -199,7 +199,7 @@ def feature_genes(
     Nor do few samples tell how much a rare gene varies: if all strong cells miss it, it differs by nearly the same in
     each of them. Among shuffled cells in five samples, plain t gives a fifth of the genes that less than one cell in
     twenty expresses p < .05. Hence the second condition of `skew_guard`: t is then at most the one that is as rare as
-    the difference is for cells drawn by lot (normal approximation). Such p-values are cautious.
+    the difference is for cells drawn at random (normal approximation). Such p-values are cautious.
 
     Which split answers which question:
 
@@ -217,12 +217,12 @@ def feature_genes(
     When not to trust it: cells of one donor are not independent; without `sample_key`, p-values are about these cells.
     A derivative through a decoder is what the model believes near these cells, not a test, and no more causal than the
     correlations it was trained on. A paired test over three or four samples finds only large effects. Deeply sequenced
-    cells differ from shallow ones in log-normalised expression whatever the split. A feature active in nearly all cells
+    cells differ from shallow ones in log-normalized expression whatever the split. A feature active in nearly all cells
     has no contrast: use the correlation.
 
     References
     ----------
-    Welch (1947), Biometrika 34:28. Pitman (1937), J R Stat Soc Suppl 4:119 (moments under relabelling).
+    Welch (1947), Biometrika 34:28. Pitman (1937), J R Stat Soc Suppl 4:119 (moments under relabeling).
     Benjamini and Hochberg (1995), J R Stat Soc B 57:289. Cochran (1977), Sampling Techniques (group size and skewness).
     Neufeld et al. (2024), Biostatistics 25:270 (thinned counts, and why a split by cells is not enough). Squair et al.
     (2021), Nature Communications 12:5692 (samples as replicates).

@@ -1,4 +1,4 @@
-"""Copies of features whose cells are shuffled: what scores are worth where nothing is to be found."""
+"""Copies of features whose cells are shuffled: the scores that gene sets have by chance."""
 
 from __future__ import annotations
 
