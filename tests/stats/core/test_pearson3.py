@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from sparsesc.stats.core._pearson3 import log_p_relabelled, log_p_skewed
+from sparsesc.stats.core._pearson3 import log_p_relabeled, log_p_skewed
 
 
 def test_agrees_with_scipy_gamma():
@@ -57,4 +57,4 @@ def test_is_near_the_permutation_distribution_of_a_sparse_gene():
     for mean in np.quantile(means, [0.9, 0.99, 0.999]):
         exact = (distance >= abs(mean - values.mean()) - 1e-12).mean()
         r = (mean - values.mean()) * np.sqrt(n_in / (n - n_in)) / values.std()
-        assert 0.6 < np.exp(log_p_relabelled(r, skewness, n)) / exact < 2.5  # both tails are discrete
+        assert 0.6 < np.exp(log_p_relabeled(r, skewness, n)) / exact < 2.5  # both tails are discrete

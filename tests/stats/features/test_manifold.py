@@ -1,4 +1,4 @@
-"""Neighbours of moved cells, against distances between all pairs."""
+"""Neighbors of moved cells, against distances between all pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def cells():
     return np.random.default_rng(0).normal(size=(80, 4))
 
 
-def test_neighbours_are_the_nearest_other_cells(cells):
+def test_neighbors_are_the_nearest_other_cells(cells):
     own = np.arange(0, 80, 2)
     moved = cells[own] + 0.3
     distance, index = Manifold(cells, n_neighbors=5).neighbors(moved, own)
@@ -24,7 +24,7 @@ def test_neighbours_are_the_nearest_other_cells(cells):
     np.testing.assert_allclose(distance, np.sort(D, axis=1)[:, :5].mean(1))
 
 
-def test_position_without_a_cell_of_its_own_has_all_neighbours(cells):
+def test_position_without_a_cell_of_its_own_has_all_neighbors(cells):
     index = Manifold(cells, n_neighbors=5).neighbors(cells[:3], np.full(3, -1))[1]
     assert (index == np.arange(3)[:, None]).any(1).all()
 
@@ -40,7 +40,7 @@ def test_percentile_is_among_real_cells(cells):
 
 
 def test_too_few_cells(cells):
-    with pytest.raises(ValueError, match="5 neighbours need more than 5 cells, found 5"):
+    with pytest.raises(ValueError, match="5 neighbors need more than 5 cells, found 5"):
         Manifold(cells[:5], n_neighbors=5)
 
 

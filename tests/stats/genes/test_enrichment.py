@@ -81,8 +81,8 @@ def test_ranksum_agrees_with_scipy(statistic, sets):
             inside = np.isin(np.arange(N_GENES), members(sets, t))
             expected = stats.mannwhitneyu(statistic[f, inside], statistic[f, ~inside], method="asymptotic")
             assert np.exp(log_p[f, t]) == pytest.approx(expected.pvalue, rel=1e-6)
-            centre = inside.sum() * (~inside).sum() / 2
-            assert np.sign(score[f, t]) in {np.sign(expected.statistic - centre), 0}
+            center = inside.sum() * (~inside).sum() / 2
+            assert np.sign(score[f, t]) in {np.sign(expected.statistic - center), 0}
 
 
 def test_ora_agrees_with_scipy(statistic, sets):
@@ -149,8 +149,9 @@ def real_scores():
     import scanpy as sc
 
     from sparsesc.stats.core._row_blocks import RowBlocks
-    from sparsesc.stats.genes._contrast import strong_and_silent
-    from sparsesc.stats.genes._statistics import Contrast, map_gene_blocks
+    from sparsesc.stats.genes._gene_tests import map_gene_blocks
+    from sparsesc.stats.genes._strong_cells import strong_and_silent
+    from sparsesc.stats.genes._welch import WelchTest
 
     adata = sc.datasets.pbmc68k_reduced()
     rng = np.random.default_rng(0)
@@ -159,7 +160,7 @@ def real_scores():
     pre[pre < np.quantile(pre, 0.9, axis=0)] = 0
     blocks = RowBlocks(adata.raw.X, cache_bytes=1e9)
     members = strong_and_silent(sparse.csr_matrix(pre.astype(np.float32)), quantile=0.5, min_cells=10)
-    statistic = Contrast(members, blocks.totals, min_cells=10, skew_guard=25, relabel=True)
+    statistic = WelchTest(members, blocks.totals, min_cells=10, skew_guard=25, relabel=True)
     return np.vstack(list(map_gene_blocks(statistic, blocks, lambda block: block.score, max_bytes=1e9)))
 
 

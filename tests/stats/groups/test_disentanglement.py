@@ -132,7 +132,7 @@ def test_a_perfect_feature_scores_one():
     groups = np.repeat([0, 1, 2], 20)
     Z = sparse.csr_matrix(np.eye(3)[groups] * 5)
     np.testing.assert_allclose(np.diag(smi(Z, groups)), 1)
-    # one pair less: neighbours of the cells that are silent in no order
+    # one pair less: neighbors of the cells that are silent in no order
     np.testing.assert_allclose(np.diag(spn(Z, groups)), 1)
     assert lms(smi(Z, groups)) == pytest.approx(1)
 

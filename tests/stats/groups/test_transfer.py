@@ -1,4 +1,4 @@
-"""Label transfer by neighbours in other batches."""
+"""Label transfer by neighbors in other batches."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ N_CELLS, N_GENES, N_FEATURES = 1200, 300, 32
 HOLDS = (0.03, 0.06)
 
 
-def log_normalised(counts):
+def log_normalized(counts):
     counts = counts.toarray().astype(float)
     return np.log1p(counts / counts.sum(1, keepdims=True) * np.median(counts.sum(1)))
 
@@ -37,7 +37,7 @@ def alike(seed, *, overdispersed=False, donor_shift=0.0):
     obs = pd.DataFrame({"donor": pd.Categorical(donor.astype(str))}, index=[f"cell_{i}" for i in range(N_CELLS)])
     adata = ad.AnnData(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)), obs=obs)
     adata.var["excess"] = excess
-    adata.layers["log"] = log_normalised(adata.X)
+    adata.layers["log"] = log_normalized(adata.X)
     return adata
 
 
@@ -91,7 +91,7 @@ def thinned(write_code):
             ssc.pp.thin_counts(adata, method="negative_binomial", overdispersion="excess", rng=seed)
         else:
             ssc.pp.thin_counts(adata, rng=seed)
-        features_of(adata, log_normalised(adata.layers["thin_train"]), seed, write_code)
+        features_of(adata, log_normalized(adata.layers["thin_train"]), seed, write_code)
     return adatas
 
 
@@ -112,12 +112,12 @@ def test_features_that_were_trained_on_thinned_counts(overdispersed):
     """As above, with a trained code and, where counts are overdispersed, an estimate of how much."""
     adata = alike(7, overdispersed=overdispersed)
     ssc.pp.thin_counts(adata, method="negative_binomial" if overdispersed else "poisson")
-    adata.obsm["X_pca"] = components(log_normalised(adata.layers["thin_train"]))
+    adata.obsm["X_pca"] = components(log_normalized(adata.layers["thin_train"]))
     ssc.tl.fit_sae(adata, use_rep="X_pca", n_features=64, k=4, max_steps=80, progress_bar=False)
     share, _ = rejected([adata], split="counts")
     assert HOLDS[0] < share < HOLDS[1]
     if not overdispersed:  # what the features were trained on is the wrong place to look
-        adata.layers["train"] = log_normalised(adata.layers["thin_train"])
+        adata.layers["train"] = log_normalized(adata.layers["thin_train"])
         assert rejected([adata], layer="train")[0] > 0.1
 
 
@@ -125,7 +125,7 @@ def test_poisson_thinning_leaves_the_overdispersion_in_both_parts(write_code):
     adatas = [alike(seed, overdispersed=True) for seed in (2, 3)]
     for seed, adata in enumerate(adatas):
         ssc.pp.thin_counts(adata, rng=seed)
-        features_of(adata, log_normalised(adata.layers["thin_train"]), seed, write_code)
+        features_of(adata, log_normalized(adata.layers["thin_train"]), seed, write_code)
     assert rejected(adatas, split="counts")[0] > HOLDS[1]
 
 
@@ -361,12 +361,12 @@ def test_results_survive_files(donors, tmp_path, suffix):
     )
 
 
-def test_thinned_layer_is_normalised_once(thinned):
+def test_thinned_layer_is_normalized_once(thinned):
     adata = thinned[0]
     ssc.tl.feature_genes(adata, split="counts", progress_bar=False)
     by_itself = adata.uns["sae"]["genes"]
     assert adata.uns["sae"]["params"]["feature_genes"]["scale"] == "log1p"
-    adata.layers["mine"] = sparse.csr_matrix(log_normalised(adata.layers["thin_test"]))
+    adata.layers["mine"] = sparse.csr_matrix(log_normalized(adata.layers["thin_test"]))
     ssc.tl.feature_genes(adata, split="counts", layer="mine", progress_bar=False)
     pd.testing.assert_frame_equal(adata.uns["sae"]["genes"], by_itself, rtol=1e-5)
     ssc.tl.feature_genes(adata, layer="mine", progress_bar=False)

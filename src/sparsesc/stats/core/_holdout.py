@@ -1,4 +1,4 @@
-"""Halves of the cells, one to choose on and one to score on, that both hold every label."""
+"""Which cells choose, and which score? Halves of the cells that both hold every label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Means and variances of the columns of a sparse matrix within groups of its rows."""
+"""How large is every column in each group of rows? Sums, means and variances of a sparse matrix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,25 @@ from scipy import sparse
 
 @dataclass(frozen=True)
 class GroupMoments:
-    """Sums over the rows of each group: ``n`` by group, the others columns x groups, float64."""
+    """Size, sum and sum of squares of every group, with means and variances.
+
+    ``n`` is by group, the others columns x groups, float64.
+
+    See Also
+    --------
+    sparsesc.stats.group_moments : work these out from a sparse matrix
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> codes = sparse.csr_matrix([[2.0, 0.0], [4.0, 0.0], [0.0, 3.0], [0.0, 0.0]])
+    >>> groups = np.array([0, 0, 1, 1])
+    >>> moments = ssc.stats.group_moments(codes, groups)
+    >>> moments.total_mean.tolist()
+    [1.5, 0.75]
+    """
 
     n: np.ndarray
     sums: np.ndarray
@@ -64,8 +82,8 @@ def check_groups(groups: np.ndarray, n_rows: int, n_groups: int | None = None) -
     """
     groups = np.asarray(groups)
     if groups.shape != (n_rows,) or not (np.issubdtype(groups.dtype, np.integer) or groups.dtype == bool):
-        found = f"{groups.dtype} of shape {groups.shape}"
-        msg = f"groups must hold one whole number for each of {n_rows} rows, found {found}."
+        what = f"{groups.dtype} of shape {groups.shape}"
+        msg = f"groups must hold one whole number for each of {n_rows} rows, found {what}."
         raise ValueError(msg)
     groups = groups.astype(np.int64)
     n_groups = int(groups.max(initial=-1)) + 1 if n_groups is None else n_groups
@@ -86,7 +104,7 @@ def group_sums(matrix: sparse.spmatrix, groups: np.ndarray, n_groups: int) -> np
 
 
 def group_moments(matrix: sparse.spmatrix, groups: np.ndarray, n_groups: int | None = None) -> GroupMoments:
-    """Mean and variance of every column of a sparse matrix in every group of rows.
+    r"""Mean and variance of every feature in every group of cells, from the non-zeros alone.
 
     Parameters
     ----------
@@ -105,6 +123,30 @@ def group_moments(matrix: sparse.spmatrix, groups: np.ndarray, n_groups: int | N
     ------
     ValueError
         If `groups` does not fit the matrix.
+
+    See Also
+    --------
+    sparsesc.stats.pearson_one_hot : correlation of features with membership in groups
+    sparsesc.stats.group_contrasts : tests and ratios of the means
+
+    Notes ----- With :math:`S` the sum and :math:`Q` the sum of squares of a column in a group of :math:`n` rows, its
+    mean and variance are
+
+    .. math::
+        m = S / n, \qquad s^2 = \frac{Q - S^2 / n}{n - 1} .
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> codes = sparse.csr_matrix([[2.0, 0.0], [4.0, 0.0], [0.0, 3.0], [0.0, 0.0]])
+    >>> groups = np.array([0, 0, 1, 1])
+    >>> moments = ssc.stats.group_moments(codes, groups)
+    >>> moments.mean.tolist()
+    [[3.0, 0.0], [0.0, 1.5]]
+    >>> moments.variance.tolist()
+    [[2.0, 0.0], [0.0, 4.5]]
     """
     groups, n_groups = check_groups(groups, matrix.shape[0], n_groups)
     matrix = sparse.csr_matrix(matrix)

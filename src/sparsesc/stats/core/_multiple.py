@@ -1,13 +1,13 @@
-"""Many tests at once, and p-values too small for ``1 - cdf``."""
+"""Which of many tests count? Adjusted p-values, and logarithms of p-values too small for ``1 - cdf``."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 
 def benjamini_hochberg(pvalues: np.ndarray) -> np.ndarray:
-    """P-values adjusted for the false discovery rate over all entries of an array.
+    r"""Adjust p-values for many tests, so that the false discovery rate is under control.
 
     Parameters
     ----------
@@ -23,14 +23,30 @@ def benjamini_hochberg(pvalues: np.ndarray) -> np.ndarray:
     ValueError
         If a p-value lies outside 0 to 1.
 
+    See Also
+    --------
+    sparsesc.stats.mann_whitney : p-values of every feature and group
+    sparsesc.stats.overlap_test : p-values of pairs of features
+
     Notes
     -----
+    Of :math:`m` p-values in ascending order, the adjusted ones are
+
+    .. math::
+        q_{(i)} = \min_{j \ge i} \min\left(\frac{m}{j}\, p_{(j)},\, 1\right) .
+
     Holds for independent tests and for positively dependent ones. It is not meant for p-values that were selected
     before: adjust all tests, then select.
 
     References
     ----------
     Benjamini and Hochberg (1995), J R Stat Soc B 57:289.
+
+    Examples
+    --------
+    >>> import sparsesc as ssc
+    >>> ssc.stats.benjamini_hochberg([0.01, 0.02, 0.03, 0.5]).round(3).tolist()
+    [0.04, 0.04, 0.04, 0.5]
     """
     pvalues = np.asarray(pvalues, dtype=np.float64)
     tested = ~np.isnan(pvalues)
@@ -38,12 +54,8 @@ def benjamini_hochberg(pvalues: np.ndarray) -> np.ndarray:
     if p.size and not (p.min() >= 0 and p.max() <= 1):
         msg = f"P-values must lie between 0 and 1, found {p.min():g} to {p.max():g}."
         raise ValueError(msg)
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * (len(p) / np.arange(1, len(p) + 1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     out = np.full(pvalues.shape, np.nan)
-    out[tested] = adjusted
+    out[tested] = stats.false_discovery_control(p)
     return out
 
 

@@ -1,6 +1,6 @@
-"""Two-sided p-values of a standardised statistic with known skewness: the gamma (Pearson type III) approximation.
+"""How rare is a statistic with known skewness? Two-sided p by the gamma (Pearson type III) distribution.
 
-Under random relabelling of cells the mean, variance and skewness of a difference of means, or of a correlation, are
+Under random relabeling of cells the mean, variance and skewness of a difference of means, or of a correlation, are
 known exactly without drawing a single permutation. The gamma distribution that shares them is far nearer to the
 permutation distribution than a normal or t where expression is mostly zeros and groups are small.
 """
@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
+
+from sparsesc._compiled import compiled
 
 from ._student import log_normal_tail
 
 _LARGE_SHAPE = 200.0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_lower_series(k: float, x: float) -> float:
-    """Log of the series of the regularised lower incomplete gamma function, without x^k e^-x / Gamma(k)."""
+    """Log of the series of the regularized lower incomplete gamma function, without x^k e^-x / Gamma(k)."""
     term = 1.0 / k
     total = term
     a = k
@@ -32,9 +33,9 @@ def _log_lower_series(k: float, x: float) -> float:
     return math.log(total)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_upper_fraction(k: float, x: float) -> float:
-    """Log of the continued fraction of the regularised upper incomplete gamma function, without x^k e^-x / Gamma(k)."""
+    """Log of the continued fraction of the regularized upper incomplete gamma function, without x^k e^-x / Gamma(k)."""
     b = x + 1.0 - k
     c = 1e300
     d = 1.0 / b
@@ -51,7 +52,7 @@ def _log_upper_fraction(k: float, x: float) -> float:
     return math.log(h)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_tail_uniform(k: float, x: float) -> float:
     """Temme's expansion for large k: log of the tail beyond x (upper for x > k, lower for x < k)."""
     mu = (x - k) / k
@@ -72,7 +73,7 @@ def _log_tail_uniform(k: float, x: float) -> float:
     return front + math.log(math.exp(log_normal_tail(abs(eta) * math.sqrt(k)) - front) + rest)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def log_p_pearson3(z: float, skewness: float) -> float:
     """Logarithm of P(|Z| >= |z|) for Z of mean 0, variance 1 and the given skewness."""
     z = abs(z)
@@ -103,8 +104,8 @@ def log_p_pearson3(z: float, skewness: float) -> float:
     return math.log(min(upper_p, 1.0)) if upper_p > 0.0 else 0.0
 
 
-@numba.njit(nogil=True, cache=True)
-def log_p_relabelled(r: float, skewness: float, n: float) -> float:
+@compiled
+def log_p_relabeled(r: float, skewness: float, n: float) -> float:
     """Logarithm of the two-sided p of a Pearson r between two lists of n values when either list is shuffled.
 
     ``skewness`` is the product of the population skewnesses of both lists. Over all shufflings r has mean 0, variance
@@ -115,10 +116,17 @@ def log_p_relabelled(r: float, skewness: float, n: float) -> float:
     return log_p_pearson3(r * math.sqrt(n - 1.0), skewness * math.sqrt(n - 1.0) / (n - 2.0))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _flat(z: np.ndarray, skewness: np.ndarray, out: np.ndarray) -> None:
     for i in range(len(z)):
         out[i] = log_p_pearson3(z[i], skewness[i])
+
+
+def log_p_of_r(r: np.ndarray, skewness: np.ndarray, n: int) -> np.ndarray:
+    """:func:`log_p_relabeled` of each Pearson r; `skewness` has its shape."""
+    if n < 3:
+        return np.zeros(r.shape)
+    return log_p_skewed(r * np.sqrt(n - 1.0), skewness * np.sqrt(n - 1.0) / (n - 2.0))
 
 
 def log_p_skewed(z: np.ndarray, skewness: np.ndarray | float) -> np.ndarray:

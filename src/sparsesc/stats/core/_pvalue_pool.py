@@ -1,12 +1,13 @@
-"""Benjamini-Hochberg over more tests than one wants to hold as float64."""
+"""How are more p-values adjusted than fit in memory as float64? Benjamini-Hochberg over integer keys."""
 
 from __future__ import annotations
 
 import math
 from threading import Lock
 
-import numba
 import numpy as np
+
+from sparsesc._compiled import compiled
 
 # A key is -log p in steps of 2e-7, so that 32 bits reach from p = 1 to the smallest double. Kept keys therefore give
 # adjusted p-values to 2e-7 (relative), and bins of 2^s keys to 2^s times that, always on the conservative side.
@@ -14,19 +15,19 @@ _STEP = 746.0 / 2**32
 _TOP = 2**32 - 1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _keys(log_p: np.ndarray, shift: int, out: np.ndarray) -> None:
     for i in range(len(log_p)):
         out[i] = np.uint32(min(-log_p[i] / _STEP, _TOP)) >> np.uint32(shift)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _count(keys: np.ndarray, counts: np.ndarray) -> None:
     for key in keys:
         counts[key] += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _walk_keys(pool: np.ndarray, wanted: np.ndarray, log_q: np.ndarray) -> None:
     """From the largest p (smallest key) to the smallest, with the running minimum of p * n / rank."""
     n = len(pool)
@@ -40,7 +41,7 @@ def _walk_keys(pool: np.ndarray, wanted: np.ndarray, log_q: np.ndarray) -> None:
         log_q[j] = best
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _walk_bins(counts: np.ndarray, shift: int, n: int, wanted: np.ndarray, log_q: np.ndarray) -> None:
     best = 0.0
     seen = 0

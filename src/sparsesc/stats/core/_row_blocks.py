@@ -1,4 +1,4 @@
-"""Any expression matrix as CSR blocks of rows, and the sums over all its rows."""
+"""How is any expression matrix read? As CSR blocks of rows, with the sums over all rows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numba
 import numpy as np
 from scipy import sparse
+
+from sparsesc._compiled import compiled
 
 _BLOCK_BYTES = 64 * 2**20
 _SKETCH = 2**20
@@ -47,12 +48,16 @@ class ColumnTotals:
     @cached_property
     def skewness(self) -> np.ndarray:
         """Population skewness of every column (0 for constant columns)."""
-        mean, variance = self.mean, self.variance
-        third = self.cubes / self.n - 3 * mean * self.squares / self.n + 2 * mean**3
-        return np.divide(third, variance**1.5, out=np.zeros_like(mean), where=variance > 0)
+        return skewness_of_sums(self.n, self.mean, self.squares, self.cubes)
+
+    @property
+    def inverse_sd(self) -> np.ndarray:
+        """One over the standard deviation of every column (0 for constant columns)."""
+        sd = np.sqrt(self.variance)
+        return np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 0)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _add_totals(indices: np.ndarray, data: np.ndarray, sums: np.ndarray) -> None:
     for i in range(len(data)):
         v = np.float64(data[i])
@@ -60,6 +65,14 @@ def _add_totals(indices: np.ndarray, data: np.ndarray, sums: np.ndarray) -> None
         s[0] += v
         s[1] += v * v
         s[2] += v * v * v
+
+
+def skewness_of_sums(n: int, mean: np.ndarray, squares: np.ndarray, cubes: np.ndarray) -> np.ndarray:
+    """Population skewness from the mean and the sums of squares and cubes; 0 without variance."""
+    variance = squares / n - mean**2
+    third = cubes / n - 3 * mean * squares / n + 2 * mean**3
+    positive = variance > 1e-12 * np.maximum(squares / n, 1e-300)
+    return np.divide(third, np.abs(variance) ** 1.5, out=np.zeros_like(mean), where=positive)
 
 
 def column_totals(matrix: sparse.spmatrix) -> ColumnTotals:
@@ -105,7 +118,8 @@ class RowBlocks:
             yield from self._cache
             return
         for start, stop in self._bounds():
-            yield start, _as_csr(_materialise(self._matrix[start:stop]))
+            block = self._matrix[start:stop]
+            yield start, _as_csr(block.compute() if hasattr(block, "compute") else block)
 
     def _bounds(self) -> Iterator[tuple[int, int]]:
         n_rows, n_columns = self.shape
@@ -149,12 +163,6 @@ class RowBlocks:
             low, high = min(low, 0.0), max(high, 0.0)
         total, squares, cubes = sums.T.copy()
         return ColumnTotals(n_rows, total, squares, cubes, low, high, whole)
-
-
-def _materialise(block: Any) -> Any:
-    if hasattr(block, "compute"):
-        block = block.compute()
-    return block
 
 
 def _as_csr(block: Any) -> sparse.csr_matrix:

@@ -1,4 +1,4 @@
-"""Groups dealt anew, for nulls."""
+"""How are groups shuffled for a null distribution?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def shuffled_within(groups: np.ndarray, parts: Iterable[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Groups dealt anew among the rows of each part: their sizes stay as they are in all of them."""
+    """Shuffle groups among the rows of each part: the sizes of the groups stay the same in every part."""
     out = groups.copy()
     for rows in parts:
         out[rows] = groups[rng.permutation(rows)]

@@ -1,18 +1,19 @@
-"""Two-sided p-values of Student's t, as logarithms: fast enough for every feature x gene, and free of underflow."""
+"""How rare is a t? Logarithms of two-sided p, fast enough for every feature x gene, and free of underflow."""
 
 from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
-_LOG_2 = math.log(2.0)
+from sparsesc._compiled import compiled
+
+LOG_2 = math.log(2.0)
 _HALF_LOG_PI = 0.5 * math.log(math.pi)
 _TINY = 1e-300
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def log_normal_tail(z: float) -> float:
     """Logarithm of P(Z >= z) for z >= 0."""
     if z < 25.0:
@@ -23,13 +24,13 @@ def log_normal_tail(z: float) -> float:
     return -0.5 * z * z - math.log(z) - 0.5 * math.log(2.0 * math.pi) + math.log(series)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_beta_half(a: float) -> float:
     """Logarithm of B(a, 1/2)."""
     return math.lgamma(a) + _HALF_LOG_PI - math.lgamma(a + 0.5)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _beta_fraction(a: float, b: float, x: float) -> float:
     """The continued fraction of the incomplete beta function, by Lentz's recursion."""
     c = 1.0
@@ -55,7 +56,7 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
     return h
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def log_p_t(t: float, df: float) -> float:
     """Logarithm of P(|T| >= |t|) with ``df`` degrees of freedom (any positive number); p is good to 2e-8 (relative)."""
     t = abs(t)
@@ -69,7 +70,7 @@ def log_p_t(t: float, df: float) -> float:
         z = (((((-0.4 * y - 3.3) * y - 24.0) * y - 85.5) / (0.8 * y * y + 100.0 + b) + y + 3.0) / b + 1.0) * math.sqrt(
             y
         )
-        return _LOG_2 + log_normal_tail(z)
+        return LOG_2 + log_normal_tail(z)
     a = 0.5 * df
     x = df / (df + t * t)
     front = a * math.log(x) + 0.5 * math.log(t * t / (df + t * t)) - _log_beta_half(a)
@@ -78,12 +79,12 @@ def log_p_t(t: float, df: float) -> float:
     return math.log1p(-math.exp(front) * _beta_fraction(0.5, a, 1.0 - x) / 0.5)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def t_of_normal(z: float, df: float) -> float:
     """The positive t with the same tail as a normal deviate; log p is good to 1e-7 (relative)."""
     if z <= 0.0:
         return 0.0
-    wanted = _LOG_2 + log_normal_tail(z)
+    wanted = LOG_2 + log_normal_tail(z)
     # Wallace's approximation is near enough to start from; log p is nearly linear in log t
     log_t = 0.5 * math.log(df * math.expm1(min((z * (8.0 * df + 3.0) / (8.0 * df + 1.0)) ** 2 / df, 500.0)))
     for _ in range(50):
@@ -92,11 +93,11 @@ def t_of_normal(z: float, df: float) -> float:
         if abs(log_p - wanted) <= 1e-7 * max(1.0, -wanted):
             break
         log_density = -_log_beta_half(0.5 * df) - 0.5 * math.log(df) - 0.5 * (df + 1.0) * math.log1p(t * t / df)
-        log_t += (log_p - wanted) / math.exp(log_t + _LOG_2 + log_density - log_p)
+        log_t += (log_p - wanted) / math.exp(log_t + LOG_2 + log_density - log_p)
     return t
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_p_flat(t: np.ndarray, df: np.ndarray, out: np.ndarray) -> None:
     for i in range(len(t)):
         out[i] = log_p_t(t[i], df[i])

@@ -1,20 +1,19 @@
-"""Which features are active in the same cells: correlations and exact tests of all pairs, from the non-zeros."""
+"""Which features are active in the same cells? Correlations and exact tests of all pairs, from the non-zeros."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 
-import numba
 import numpy as np
 from scipy import sparse, special
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._row_blocks import column_totals
+from sparsesc.stats.core._student import LOG_2
 
-_LOG_2 = math.log(2.0)
 
-
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_p_overlap(factorials: np.ndarray, n: int, a: int, b: int, both: int) -> float:
     """Twice the smaller tail of the hypergeometric distribution, at most 1, as a logarithm."""
     low, high = max(0, a + b - n), min(a, b)
@@ -40,10 +39,10 @@ def _log_p_overlap(factorials: np.ndarray, n: int, a: int, b: int, both: int) ->
     if tail > -1.0:  # near the middle, the other tail may be the smaller one
         other = 1.0 - math.exp(tail) + math.exp(at)
         tail = min(tail, math.log(max(other, 1e-300)))
-    return min(tail + _LOG_2, 0.0)
+    return min(tail + LOG_2, 0.0)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _flat_overlap(
     factorials: np.ndarray, n: int, a: np.ndarray, b: np.ndarray, both: np.ndarray, out: np.ndarray
 ) -> None:
@@ -51,7 +50,7 @@ def _flat_overlap(
         out[i] = _log_p_overlap(factorials, n, a[i], b[i], both[i])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _later_pairs(
     factorials: np.ndarray, n: int, sizes: np.ndarray, start: int, both: np.ndarray, out: np.ndarray
 ) -> int:
@@ -71,7 +70,7 @@ def log_factorials(n: int) -> np.ndarray:
 
 
 def overlap_test(n: int, a: np.ndarray | int, b: np.ndarray | int, both: np.ndarray | int) -> np.ndarray:
-    """Two-sided exact test whether two sets of cells overlap as they would if they were drawn independently.
+    r"""Test whether two features are active in the same cells more or less often than by chance.
 
     Parameters
     ----------
@@ -86,6 +85,25 @@ def overlap_test(n: int, a: np.ndarray | int, b: np.ndarray | int, both: np.ndar
     -------
     Natural logarithm of p, one a pair of sets: twice the smaller tail of the hypergeometric distribution, at most 1
     (the central version of Fisher's exact test). Discrete, hence conservative.
+
+    See Also
+    --------
+    sparsesc.stats.benjamini_hochberg : adjust the p-values
+    sparsesc.tl.feature_similarity : all pairs of features of an AnnData
+
+    Notes ----- If sets of :math:`a` and :math:`b` of :math:`n` cells are drawn independently, the probability of
+    :math:`k` common cells is
+
+    .. math::
+        P(k) = \binom{a}{k} \binom{n - a}{b - k} \bigg/ \binom{n}{b} .
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsesc as ssc
+    >>> log_p = ssc.stats.overlap_test(100, 10, 10, [1, 8])
+    >>> (np.exp(log_p) < 0.05).tolist()
+    [False, True]
     """
     a, b, both = (np.ascontiguousarray(np.ravel(v), dtype=np.int64) for v in np.broadcast_arrays(a, b, both))
     out = np.empty(len(a))
@@ -109,9 +127,8 @@ class CoActivation:
         totals = column_totals(columns)
         self.sizes = np.bincount(columns.indices, minlength=self.n_features).astype(np.int64)
         """Cells in which each feature is active."""
-        spread = np.sqrt(totals.variance)
-        self._scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
-        self._centre = totals.mean * self._scale
+        self._scale = totals.inverse_sd
+        self._center = totals.mean * self._scale
         self._codes = columns
         self._active = sparse.csr_matrix(
             (np.ones(columns.nnz, np.int32), columns.indices, columns.indptr), columns.shape
@@ -140,7 +157,7 @@ class CoActivation:
         r = (self._codes_t[start:stop] @ self._codes).toarray()
         r *= self._scale[start:stop, None] / self.n
         r *= self._scale
-        r -= np.outer(self._centre[start:stop], self._centre)
+        r -= np.outer(self._center[start:stop], self._center)
         return np.clip(r, -1.0, 1.0, out=r)
 
     def log_p_later(self, start: int, both: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Features that say what another feature says already."""
+"""Which features repeat another feature?"""
 
 from __future__ import annotations
 
@@ -30,10 +30,8 @@ def distinct_columns(codes: sparse.spmatrix, threshold: float = 0.9) -> np.ndarr
     csc = sparse.csc_matrix(codes, dtype=np.float64)
     n, n_columns = csc.shape
     totals = column_totals(csc)
-    sd = np.sqrt(totals.variance)
-    scale = np.divide(1.0, sd, out=np.zeros(n_columns), where=sd > 0)
     order = np.lexsort((np.arange(n_columns), -np.diff(csc.indptr)))
-    csc, mean, scale = csc[:, order], totals.mean[order], scale[order]
+    csc, mean, scale = csc[:, order], totals.mean[order], totals.inverse_sd[order]
     rows = csc.T.tocsr()
     kept = np.ones(n_columns, bool)
     for first in range(0, n_columns, _BLOCK):

@@ -1,4 +1,4 @@
-"""Where moved cells are among real ones: their nearest neighbours, and how far these are."""
+"""Where are moved cells among real ones? Their nearest neighbors, and how far away these are."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import numpy as np
 
 
 class Manifold:
-    """Real cells, asked for the neighbours of positions.
+    """Real cells, and which of them are the neighbors of any position.
 
     Parameters
     ----------
     X
         Embedding of the real cells, cells x dimensions.
     n_neighbors
-        How many neighbours count.
+        How many neighbors count.
 
     Raises
     ------
     ValueError
-        If there are not more cells than neighbours.
+        If there are not more cells than neighbors.
     """
 
     def __init__(self, X: np.ndarray, *, n_neighbors: int) -> None:
         from sklearn.neighbors import NearestNeighbors
 
         if len(X) <= n_neighbors:
-            msg = f"{n_neighbors} neighbours need more than {n_neighbors} cells, found {len(X)}."
+            msg = f"{n_neighbors} neighbors need more than {n_neighbors} cells, found {len(X)}."
             raise ValueError(msg)
         self._k = n_neighbors
         self._search = NearestNeighbors(n_neighbors=n_neighbors + 1).fit(X)
@@ -39,10 +39,10 @@ class Manifold:
         positions
             Positions x dimensions.
         own
-            For each position the real cell that it belongs to, which does not count as its neighbour; -1: none.
+            For each position the real cell that it belongs to, which does not count as its neighbor; -1: none.
         """
         distance, index = self._search.kneighbors(positions)
-        # drop the own cell where it is among the neighbours, else the farthest one
+        # drop the cell itself where it is among the neighbors, else the farthest one
         mine = index == own[:, None]
         mine[~mine.any(1), -1] = True
         shape = (len(positions), self._k)
@@ -54,7 +54,7 @@ class Manifold:
         self._real = np.sort(self.neighbors(positions, own)[0])
 
     def percentile(self, distance: np.ndarray) -> np.ndarray:
-        """Share of real cells (0 to 1) that are nearer to their neighbours."""
+        """Share of real cells (0 to 1) that are nearer to their neighbors."""
         if self._real is None:
             msg = "Real distances are not known yet: call set_real first."
             raise RuntimeError(msg)

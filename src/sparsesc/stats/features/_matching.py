@@ -1,4 +1,4 @@
-"""Which feature of one dictionary is which of another."""
+"""Which feature of one dictionary is which of another?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from scipy import optimize
 
 
 def match_features(first: np.ndarray, second: np.ndarray, *, absolute: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    r"""Match the features of two dictionaries one to one, so that the sum of their cosines is largest.
+    r"""Find which feature of one dictionary is which of another, one to one.
 
     Parameters
     ----------
@@ -29,8 +29,17 @@ def match_features(first: np.ndarray, second: np.ndarray, *, absolute: bool = Fa
     ValueError
         If shapes do not fit, a row is zero, or values are not finite.
 
-    Notes
-    -----
+    See Also
+    --------
+    sparsesc.stats.dictionary_stability : how much comes back, beside chance
+    sparsesc.tl.stability : the same for a fit
+
+    Notes ----- Over one-to-one matchings :math:`\phi` of the rows :math:`w_i` of the first dictionary to the rows
+    :math:`v_j` of the second, the sum of cosines is largest:
+
+    .. math::
+        \max_\phi \sum_i \frac{w_i^\top v_{\phi(i)}}{\lVert w_i \rVert \lVert v_{\phi(i)} \rVert} .
+
     In few dimensions, or with many features, random directions match well: compare with
     :func:`dictionary_stability`'s baselines. The time grows with the cube of the number of features in the worst case;
     thousands take seconds.

@@ -1,4 +1,4 @@
-"""The most similar features of each, and groups of features that stand for the same thing."""
+"""Which features are the most similar to each, and which of them stand for the same thing?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from scipy import sparse
 
-from sparsesc.stats.core._best_pairs import best_pairs
+from sparsesc.stats.core._largest import largest_in_rows
 from sparsesc.stats.core._pvalue_pool import PValuePool
 
 from ._coactivation import CoActivation, overlap_test
@@ -92,7 +92,7 @@ def neighbors(
     similarity
         What to compare; ``None``: Pearson r of activations.
     n_top
-        Neighbours to keep for each feature. Only positive similarities count.
+        Neighbors to keep for each feature. Only positive similarities count.
     threshold
         Features at least as similar as this are redundant. Where activations are compared, they must also be active
         in the same cells more often than by chance (adjusted p below 0.05): one strong cell in common is not enough.
@@ -108,11 +108,11 @@ def neighbors(
         pool.add(activity.log_p_later(start, both))
         r = activity.pearson(start, stop)
         score = r if similarity is None else similarity(start, stop)
-        own = np.arange(stop - start)
+        itself = np.arange(stop - start)
         score = np.where(alive, score, -np.inf)  # a copy: r is still needed
         score[~alive[start:stop]] = -np.inf
-        score[own, start + own] = -np.inf
-        rows, columns, rank = best_pairs(score, n_top, "up")
+        score[itself, start + itself] = -np.inf
+        rows, columns, rank = largest_in_rows(score, n_top, "up")
         parts.append((start + rows, columns, rank, score[rows, columns], r[rows, columns], both[rows, columns]))
         rows, columns = np.nonzero(score >= threshold)
         edges.append(((start + rows).astype(np.int32), columns.astype(np.int32), both[rows, columns]))
@@ -131,10 +131,10 @@ def neighbors(
 
 
 def leaders(graph: sparse.csr_matrix, weight: np.ndarray) -> np.ndarray:
-    """Groups of nodes around leaders: everyone in a group is a neighbour of its leader.
+    """Groups of nodes around leaders: everyone in a group is a neighbor of its leader.
 
-    Nodes take turns, those with most neighbours first (then the heavier, then the earlier one); each that is still free
-    becomes a leader and takes its free neighbours. Unlike connected components, no chain of similar pairs joins nodes
+    Nodes take turns, those with most neighbors first (then the heavier, then the earlier one); each that is still free
+    becomes a leader and takes its free neighbors. Unlike connected components, no chain of similar pairs joins nodes
     that have nothing in common.
 
     Parameters
@@ -142,11 +142,11 @@ def leaders(graph: sparse.csr_matrix, weight: np.ndarray) -> np.ndarray:
     graph
         Symmetric adjacency without loops.
     weight
-        Decides between nodes with as many neighbours.
+        Decides between nodes with as many neighbors.
 
     Returns
     -------
-    Position of the leader of each node; its own for a leader.
+    Position of the leader of each node; that of a leader is itself.
     """
     degree = np.diff(graph.indptr)
     out = np.full(len(degree), -1)

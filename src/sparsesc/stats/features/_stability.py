@@ -1,4 +1,4 @@
-"""How much of a dictionary comes back in other dictionaries, beside what chance gives."""
+"""How much of a dictionary comes back in other dictionaries, beside what chance gives?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,21 @@ from ._matching import match_features, unit_rows
 
 @dataclass(frozen=True)
 class DictionaryStability:
-    """See :func:`dictionary_stability`."""
+    """How well every feature comes back in other dictionaries, and how well random directions do.
+
+    See Also
+    --------
+    sparsesc.stats.dictionary_stability : work this out
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsesc as ssc
+    >>> rng = np.random.default_rng(0)
+    >>> rows = rng.normal(size=(20, 30))
+    >>> ssc.stats.dictionary_stability([rows, rows], rng=rng).pairs.round(6).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
 
     features: np.ndarray
     """Mean over the other dictionaries of the cosine with the matched feature, one a row of the first, (F,)."""
@@ -27,7 +41,7 @@ class DictionaryStability:
 def dictionary_stability(
     dictionaries: Sequence[np.ndarray], *, rng: np.random.Generator, absolute: bool = False
 ) -> DictionaryStability:
-    r"""How well features of the first dictionary are found again in the others.
+    r"""How well the features of one dictionary come back in others, beside what chance gives.
 
     Parameters
     ----------
@@ -49,8 +63,18 @@ def dictionary_stability(
     ValueError
         If there are fewer than two dictionaries, or they cannot be matched.
 
+    See Also
+    --------
+    sparsesc.stats.match_features : the matching of two dictionaries
+    sparsesc.tl.stability : refit an AnnData and score its features
+
     Notes
     -----
+    Of feature i with its partner :math:`\phi_k(i)` in each of :math:`K` other dictionaries,
+
+    .. math::
+        s_i = \frac{1}{K} \sum_k \cos\left(w_i, w^{(k)}_{\phi_k(i)}\right) .
+
     Two baselines, as the cosine alone says little: ``random`` directions are uniform on the sphere, what training
     starts from. Embeddings have a few long axes, and features lean toward them; ``shaped`` directions are normal with
     the second moments of the dictionary in whose place they stand, so they lean as much. Only what exceeds them
@@ -70,8 +94,8 @@ def dictionary_stability(
     >>> import sparsesc as ssc
     >>> rng = np.random.default_rng(0)
     >>> rows = rng.normal(size=(20, 30))
-    >>> found = ssc.stats.dictionary_stability([rows, rows + 0.1 * rng.normal(size=rows.shape)], rng=rng)
-    >>> bool(found.features.mean() > 0.98 > 0.5 > found.random.mean())
+    >>> scores = ssc.stats.dictionary_stability([rows, rows + 0.1 * rng.normal(size=rows.shape)], rng=rng)
+    >>> bool(scores.features.mean() > 0.98 > 0.5 > scores.random.mean())
     True
     """
     units = [unit_rows(rows, name=f"dictionary {i}") for i, rows in enumerate(dictionaries)]
@@ -100,6 +124,6 @@ def _random(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _shaped(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """As many directions of a normal distribution with the mean and the second moments of the rows."""
-    # Gaussian mixtures of the centred rows have their covariance exactly; no factorisation, any rank.
+    # Gaussian mixtures of the centered rows have their covariance exactly; no factorization, any rank.
     mean = rows.mean(0)
     return mean + rng.normal(size=(len(rows), len(rows))) @ (rows - mean) / np.sqrt(len(rows))

@@ -1,4 +1,4 @@
-"""Gene sets against gene statistics: every method takes features x genes and gives features x sets.
+"""Do the genes of a set stand out? Every method takes features x genes and gives features x sets.
 
 All of them are competitive tests: genes of a set against the other genes of the universe, which are the columns.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-import numba
 import numpy as np
 from scipy import sparse
 
-from sparsesc.stats.core._best_pairs import best_pairs
-from sparsesc.stats.core._pearson3 import log_p_relabelled
+from sparsesc._compiled import compiled
+from sparsesc.stats.core._largest import largest_in_rows
+from sparsesc.stats.core._pearson3 import log_p_of_r
+from sparsesc.stats.core._row_blocks import skewness_of_sums
 from sparsesc.stats.core._student import log_normal_tail, log_p_two_sided
 
 
@@ -44,21 +45,6 @@ def _times(statistic: np.ndarray, sets: sparse.csr_matrix) -> np.ndarray:
     return np.ascontiguousarray((sets @ np.ascontiguousarray(statistic.T)).T)
 
 
-@numba.njit(nogil=True, cache=True)
-def _log_p_relabelled(r: np.ndarray, rows: np.ndarray, columns: np.ndarray, n: float, out: np.ndarray) -> None:
-    for i in range(r.shape[0]):
-        for j in range(r.shape[1]):
-            out[i, j] = log_p_relabelled(r[i, j], rows[i] * columns[j], n)
-
-
-def _skewness(n: int, mean: np.ndarray, squares: np.ndarray, cubes: np.ndarray) -> np.ndarray:
-    """Population skewness from the mean and the sums of squares and cubes; 0 without variance."""
-    variance = squares / n - mean**2
-    third = cubes / n - 3 * mean * squares / n + 2 * mean**3
-    positive = variance > 1e-12 * np.maximum(squares / n, 1e-300)
-    return np.divide(third, np.abs(variance) ** 1.5, out=np.zeros_like(mean), where=positive)
-
-
 class Ulm:
     """Univariate linear model: t of the slope when the gene statistic is regressed on the weights of a set.
 
@@ -77,32 +63,30 @@ class Ulm:
         sums = [np.asarray(self._sets.power(k).sum(1)).ravel() for k in (1, 2, 3)]
         self._mean = sums[0] / n
         self._norm = np.sqrt(np.maximum(sums[1] - n * self._mean**2, 0.0))
-        self._skewness = _skewness(n, self._mean, sums[1], sums[2])
+        self._skewness = skewness_of_sums(n, self._mean, sums[1], sums[2])
         self._relabel = relabel
 
     def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Slopes' t, logarithms of their two-sided p, and the statistic itself."""
         n = statistic.shape[1]
-        centred = statistic - statistic.mean(1, keepdims=True)
-        squares = (centred**2).sum(1)
+        centered = statistic - statistic.mean(1, keepdims=True)
+        squares = (centered**2).sum(1)
         norm = np.outer(np.sqrt(squares), self._norm)
-        r = np.divide(_times(centred, self._sets), norm, out=np.zeros_like(norm), where=norm > 0)
+        r = np.divide(_times(centered, self._sets), norm, out=np.zeros_like(norm), where=norm > 0)
         r = np.clip(r, -1.0, 1.0)
         tiny = np.finfo(np.float64).eps
         t = r * np.sqrt((n - 2) / ((1.0 - r + tiny) * (1.0 + r + tiny)))
         if not self._relabel:
             return t, log_p_two_sided(t, n - 2), statistic
-        skewness = _skewness(n, np.zeros(len(statistic)), squares, (centred**3).sum(1))
-        log_p = np.empty_like(r)
-        _log_p_relabelled(r, skewness, self._skewness, float(n), log_p)
-        return t, log_p, statistic
+        skewness = skewness_of_sums(n, np.zeros(len(statistic)), squares, (centered**3).sum(1))
+        return t, log_p_of_r(r, np.outer(skewness, self._skewness), n), statistic
 
     def share(self, score: np.ndarray) -> np.ndarray:
         """Squared correlation of the gene statistic and the weights."""
         return score**2 / (score**2 + self._sets.shape[1] - 2)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _average_ranks(values: np.ndarray, order: np.ndarray, ranks: np.ndarray, ties: np.ndarray) -> None:
     """Ranks from 1, ties averaged; ``ties`` gets the sum of t^3 - t over groups of t equal values."""
     for f in range(values.shape[0]):
@@ -121,7 +105,8 @@ def _average_ranks(values: np.ndarray, order: np.ndarray, ranks: np.ndarray, tie
         ties[f] = total
 
 
-@numba.njit(nogil=True, cache=True)
+# as log_p_normal, whose values differ in their last digits
+@compiled
 def _normal_log_p(z: np.ndarray, out: np.ndarray) -> None:
     for i in range(len(z)):
         out[i] = min(math.log(2.0) + log_normal_tail(abs(z[i])), 0.0)
@@ -184,7 +169,7 @@ class Ora:
         """Log2 of overlap over expected overlap (each + 0.5), p of as large an overlap, the top genes' statistic."""
         n = statistic.shape[1]
         top = np.zeros(statistic.shape)
-        rows, columns, _ = best_pairs(statistic, self._n_up, "up")
+        rows, columns, _ = largest_in_rows(statistic, self._n_up, "up")
         top[rows, columns] = statistic[rows, columns]
         overlap = np.rint(_times((top > 0).astype(np.float64), self._sets)).astype(np.int64)
         drawn = (top > 0).sum(1)
@@ -203,7 +188,7 @@ class Ora:
         return self._log_sf[drawn]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def leading_genes(
     evidence: np.ndarray,
     rows: np.ndarray,

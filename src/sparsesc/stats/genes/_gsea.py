@@ -1,4 +1,4 @@
-"""Gene set enrichment analysis by gseapy, behind the interface that the other tests of gene sets have."""
+"""Do the genes of a set stand out in a ranked list? Gene set enrichment analysis by gseapy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Gsea:
         self._seed = seed
 
     def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Normalised enrichment scores, their p (at least 1e-50), and the statistic itself."""
+        """Normalized enrichment scores, their p (at least 1e-50), and the statistic itself."""
         score = np.zeros((len(statistic), self._n_sets))
         log_p = np.zeros_like(score)
         for f, values in enumerate(statistic):

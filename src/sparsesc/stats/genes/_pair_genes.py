@@ -1,11 +1,11 @@
-"""Which columns differ between two sets of rows, for many pairs of sets at once."""
+"""Which genes differ between two sets of cells, for many pairs of sets at once?"""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
 
-from sparsesc.stats.core._best_pairs import best_pairs
+from sparsesc.stats.core._largest import largest_in_rows
 from sparsesc.stats.core._multiple import log_choose
 from sparsesc.stats.core._pearson3 import log_p_skewed
 from sparsesc.stats.core._pvalue_pool import PValuePool
@@ -36,16 +36,16 @@ def pair_genes(
     varies = np.flatnonzero(blocks.totals.varies)
     n_pairs, n_genes = first.shape[0], len(varies)
     pool = PValuePool(n_pairs * n_genes, max_bytes=max_bytes)
-    found: list[tuple[np.ndarray, ...]] = []
+    best: list[tuple[np.ndarray, ...]] = []
     step = max(1, int(max_bytes / (80.0 * max(blocks.shape[1], 1))))
     for start in range(0, n_pairs, step):
         z, log_p = _test(first[start : start + step], second[start : start + step], blocks)
         z, log_p = z[:, varies], log_p[:, varies]
         pool.add(log_p)
         for direction in ("up", "down"):
-            pair, gene, _ = best_pairs(z, n_top, direction)
-            found.append((start + pair, varies[gene], z[pair, gene], log_p[pair, gene]))
-    pair, gene, z, log_p = (np.concatenate(part) for part in zip(*found, strict=True))
+            pair, gene, _ = largest_in_rows(z, n_top, direction)
+            best.append((start + pair, varies[gene], z[pair, gene], log_p[pair, gene]))
+    pair, gene, z, log_p = (np.concatenate(part) for part in zip(*best, strict=True))
     return pair, gene, z, pool.adjust(log_p)
 
 

@@ -1,4 +1,4 @@
-"""P-values of gene sets from the scores that they have for features whose cells were shuffled.
+"""How large are scores of gene sets by chance? P-values from features whose cells were shuffled.
 
 A test that shuffles genes takes them as independent. Genes of a pathway go up and down together, so that even for a
 feature that has nothing to do with them all or none stand out, and the score of such a set spreads wider than that of
@@ -38,7 +38,7 @@ class ShuffledSets:
     Among copies, the squared score of a set, as a share of the largest possible one, follows about a beta distribution
     (exactly, if genes were independent and their statistics normal), of which two moments are matched, set by set. The
     score is relative to the spread over all genes of the same feature, so that the test stays a competitive one: random
-    genes are no finding for a feature that has to do with many genes (restandardisation, Efron and Tibshirani 2007).
+    genes are no finding for a feature that has to do with many genes (restandardization, Efron and Tibshirani 2007).
     Copies have no genes that stand out. Where a feature has, a set can hold some of them by chance, which only the
     p-value of the test itself takes into account.
 
@@ -66,6 +66,6 @@ class ShuffledSets:
         """Scores and evidence of the test, with logarithms of the larger p; by copies it is at least 1e-300."""
         score, log_p, evidence = self._test(statistic)
         p = special.betaincc(self._a, self._b, self._test.share(score))
-        # a set that no copy moves: nothing is known of it, so nothing is found
+        # a set that no copy moves: nothing is known of it, so its p is 1
         by_copies = np.log(np.where(self._moves, np.clip(p, _SMALLEST, 1.0), 1.0))
         return score, np.maximum(log_p, by_copies), evidence

@@ -1,9 +1,12 @@
-"""Counts cut into two parts that do not know of each other, and the overdispersion that this takes."""
+"""How are counts cut into two independent parts, and what overdispersion does that need?"""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
+
+from sparsesc._values import check_share
+from sparsesc.stats.core._moments import check_groups, group_sums
 
 _SMALLEST_SIZE = 1e-3  # of a negative binomial: below, beta draws are 0 or 1 anyway
 _LARGEST = 2**31 - 1
@@ -18,7 +21,7 @@ def thin_counts(
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     r"""Cut counts into two parts that add up to them and are independent of each other given their means.
 
-    Every count of a Poisson variable is dealt out by a binomial draw; of a negative binomial variable with
+    Every count of a Poisson variable is split by a binomial draw; that of a negative binomial variable with
     overdispersion :math:`\varphi` (variance :math:`\mu + \varphi \mu^2`) by a beta-binomial draw with parameters
     :math:`\epsilon / \varphi` and :math:`(1 - \epsilon) / \varphi`. The parts follow the same family, with means
     :math:`\epsilon \mu` and :math:`(1 - \epsilon) \mu` and overdispersions :math:`\varphi / \epsilon` and
@@ -44,6 +47,11 @@ def thin_counts(
     ValueError
         If values are not counts, the share does not lie between 0 and 1, or overdispersions are negative or too few.
 
+    See Also
+    --------
+    sparsesc.stats.overdispersion : estimate what overdispersed counts need
+    sparsesc.pp.thin_counts : the same for an AnnData
+
     Notes
     -----
     When the variance is in truth :math:`\mu + \psi \mu^2` (size :math:`b = 1/\psi`) and another overdispersion
@@ -56,10 +64,16 @@ def thin_counts(
     Neufeld et al. (2024), Inference after latent variable estimation for single-cell RNA sequencing data, Biostatistics
     25:270. Neufeld et al. (2023), Negative binomial count splitting for single-cell RNA sequencing data,
     arXiv:2307.12985.
+
+    Examples
+    --------
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> first, second = ssc.stats.thin_counts(sparse.csr_matrix([[4, 0], [9, 2]]))
+    >>> (first + second).toarray().tolist()
+    [[4.0, 0.0], [9.0, 2.0]]
     """
-    if not 0 < fraction < 1:
-        msg = f"fraction must lie between 0 and 1, found {fraction!r}."
-        raise ValueError(msg)
+    check_share(fraction, name="fraction")
     whole = sparse.csr_matrix(counts, copy=True)
     whole.sum_duplicates()
     whole.eliminate_zeros()
@@ -82,7 +96,7 @@ def thin_counts(
 def _shares(
     counts: sparse.csr_matrix, fraction: float, overdispersion: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """The probability that each stored count is dealt out by: a beta draw, or `fraction` where there is no excess."""
+    """The probability that each stored count is split by: a beta draw, or `fraction` where there is no excess."""
     n_genes = counts.shape[1]
     if overdispersion.shape not in {(), (n_genes,)}:
         msg = f"overdispersion needs one value, or one for each of {n_genes} genes; found shape {overdispersion.shape}."
@@ -107,7 +121,7 @@ def _with_data(like: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_matrix
 def overdispersion(
     counts: sparse.spmatrix, *, sizes: np.ndarray | None = None, groups: np.ndarray | None = None
 ) -> np.ndarray:
-    r"""Overdispersion :math:`\varphi` of every gene by the method of moments: variance :math:`\mu + \varphi \mu^2`.
+    r"""How much more every gene varies than Poisson counts would (method of moments).
 
     The mean of a cell is its size times the gene's rate in its group.
 
@@ -118,7 +132,7 @@ def overdispersion(
     sizes
         Relative depth of each cell, positive; ``None``: its total over the mean total.
     groups
-        Codes ``0 ...`` of groups of cells with a rate of their own; ``None``: one group.
+        Codes ``0 ...`` of groups of cells that differ in their rates; ``None``: one group.
 
     Returns
     -------
@@ -129,13 +143,31 @@ def overdispersion(
     ValueError
         If `sizes` are not one positive number a cell with counts.
 
-    Notes
-    -----
+    See Also
+    --------
+    sparsesc.stats.thin_counts : cut overdispersed counts
+    sparsesc.pp.thin_counts : both for an AnnData
+
+    Notes ----- Of counts :math:`x` in cells of relative depth :math:`s`, with :math:`\mu = s \lambda` at the rate
+    :math:`\lambda` of the group of the cell,
+
+    .. math::
+        \varphi = \max\left(\frac{\sum (x - \mu)^2 - \sum \mu (1 - h)}{\sum \mu^2},\, 0\right) ,
+
+    where the leverage :math:`h` is the part of the spread that the estimated rate takes up.
+
     Differences between cells that `groups` do not name count as overdispersion: of mixed cells the value is that of
     the mixture, and too large for any one of its types.
-    """
-    from sparsesc.stats.core._moments import check_groups, group_sums
 
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> counts = sparse.csr_matrix(np.random.default_rng(0).poisson(5.0, size=(1000, 3)))
+    >>> bool((ssc.stats.overdispersion(counts) < 0.05).all())
+    True
+    """
     matrix = sparse.csr_matrix(counts).astype(np.float64)
     n_cells, n_genes = matrix.shape
     if sizes is None:

@@ -1,4 +1,4 @@
-"""The best gene sets of every feature, with p-values adjusted for all features x sets."""
+"""Which gene sets are the best of every feature? With p-values adjusted for all features x sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from scipy import sparse
 
-from sparsesc.stats.core._best_pairs import best_pairs
+from sparsesc.stats.core._largest import largest_in_rows
 from sparsesc.stats.core._pvalue_pool import PValuePool
 
 from ._enrichment import SetTest, leading_genes
@@ -74,8 +74,8 @@ class TermReducer:
         """Test the features at these positions, given their gene statistics."""
         score, log_p, evidence = self._test(np.asarray(statistic, dtype=np.float64))
         self._pool.add(log_p)
-        rows, terms, _ = best_pairs(-log_p, self._n_top, "both")
-        # equal p-values (of a discrete test) are told apart by the size of the score
+        rows, terms, _ = largest_in_rows(-log_p, self._n_top, "both")
+        # equal p-values (of a discrete test) are ordered by the size of the score
         order = np.lexsort((-np.abs(score[rows, terms]), log_p[rows, terms], rows))
         rows, terms = rows[order], terms[order]
         genes = np.empty((len(rows), self._n_leading), np.int32)

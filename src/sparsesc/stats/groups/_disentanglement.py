@@ -1,13 +1,13 @@
-"""How far single features stand for single groups: DRVI's scores of features, and what they make of all groups."""
+"""Do single features stand for single groups? DRVI's scores of features, and their summaries over all groups."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import optimize, sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._moments import check_groups, group_sizes
 from sparsesc.stats.core._ranks import RankedColumns, rank_columns
 
@@ -26,7 +26,7 @@ class BinnedColumns:
     n_bins: int
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _bin(indptr: np.ndarray, values: np.ndarray, n: int, edges: np.ndarray, bins: np.ndarray, zero: np.ndarray) -> None:
     n_bins = edges.shape[1] - 1
     for f in range(len(indptr) - 1):
@@ -62,8 +62,8 @@ def bin_columns(codes: sparse.spmatrix | RankedColumns, n_bins: int = 10) -> Bin
     return BinnedColumns(ranked.shape, ranked.indptr, ranked.rows, bins, zero_bin, n_bins)
 
 
-@numba.njit(nogil=True, cache=True)
-def _information(
+@compiled
+def _membership_information(
     indptr: np.ndarray,
     rows: np.ndarray,
     bins: np.ndarray,
@@ -86,12 +86,12 @@ def _information(
             g = groups[rows[i]]
             joint[zero_bin[f], g] -= 1
             joint[bins[i], g] += 1
-        own = xlogx[n]
+        base = xlogx[n]
         for b in range(n_bins):
             marginal[b] = joint[b].sum()
-            own -= xlogx[marginal[b]]
+            base -= xlogx[marginal[b]]
         for c in range(n_groups):
-            total = own - xlogx[sizes[c]] - xlogx[n - sizes[c]]
+            total = base - xlogx[sizes[c]] - xlogx[n - sizes[c]]
             for b in range(n_bins):
                 if marginal[b]:
                     total += xlogx[joint[b, c]] + xlogx[marginal[b] - joint[b, c]]
@@ -105,7 +105,7 @@ def smi(
     *,
     n_bins: int = 10,
 ) -> np.ndarray:
-    """Scaled mutual information of every feature with membership in every group.
+    r"""How much every feature tells about membership in every group (scaled mutual information).
 
     Parameters
     ----------
@@ -128,14 +128,35 @@ def smi(
     ValueError
         If `groups` does not fit the codes.
 
+    See Also
+    --------
+    sparsesc.stats.spn : a score of the order of cells, without bins
+    sparsesc.stats.lms : one score for all groups
+    sparsesc.stats.mutual_information : information about all groups together, judged on held-out rows
+
     Notes
     -----
+    With :math:`B` the bin of a cell and :math:`M` its membership in the group,
+
+    .. math::
+        \mathrm{SMI} = \frac{I(B; M)}{H(M)} = \frac{H(M) - H(M \mid B)}{H(M)} .
+
     Bins depend on the largest value, so a single outlier can hide a feature. With few cells the information of
     independent variables is above 0, by about ``(n_bins - 1) / (2 n)`` over the entropy: compare with shuffled labels.
 
     References
     ----------
     Moinfar and Theis (2024), Unsupervised deep disentangled representation of single-cell omics, bioRxiv (DRVI).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> codes = sparse.csr_matrix([[2.0], [2.0], [0.0], [0.0]])
+    >>> groups = np.array([0, 0, 1, 1])
+    >>> ssc.stats.smi(codes, groups).round(6).tolist()
+    [[1.0, 1.0]]
     """
     binned = codes if isinstance(codes, BinnedColumns) else bin_columns(codes, n_bins)
     groups, n_groups = check_groups(groups, binned.shape[0], n_groups)
@@ -145,14 +166,14 @@ def smi(
     sizes = np.bincount(groups, minlength=n_groups)
     out = np.zeros((binned.shape[1], n_groups))
     parts = (binned.indptr, binned.rows, binned.bins, binned.zero_bin, groups, sizes, binned.n_bins)
-    _information(*parts, xlogx, out)
+    _membership_information(*parts, xlogx, out)
     entropy = xlogx[n] - xlogx[sizes] - xlogx[n - sizes]
     judged = (sizes > 0) & (sizes < n)
     return np.divide(out, entropy, out=np.full(out.shape, np.nan), where=np.broadcast_to(judged, out.shape))
 
 
-@numba.njit(nogil=True, cache=True)
-def _neighbours(
+@compiled
+def _neighbors(
     indptr: np.ndarray, rows: np.ndarray, values: np.ndarray, groups: np.ndarray, sizes: np.ndarray, pairs: np.ndarray
 ) -> None:
     n, n_groups = len(groups), len(sizes)
@@ -201,7 +222,7 @@ def _neighbours(
 
 
 def spn(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: int | None = None) -> np.ndarray:
-    """Same-process neighbours: how far the cells of a group stand side by side when cells are sorted by a feature.
+    r"""Whether the cells of a group stand side by side when cells are sorted by a feature (same-process neighbors).
 
     Parameters
     ----------
@@ -214,7 +235,7 @@ def spn(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: in
 
     Returns
     -------
-    Pairs of neighbours within the group over the most there can be, less the group's share of all cells (0 where that
+    Pairs of neighbors within the group over the most there can be, less the group's share of all cells (0 where that
     is negative), over one less that share, features x groups: 0 to 1. NaN for a group of fewer than two cells, or of
     all.
 
@@ -223,29 +244,49 @@ def spn(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: in
     ValueError
         If `groups` does not fit the codes.
 
+    See Also
+    --------
+    sparsesc.stats.smi : a score of bins rather than of the order
+    sparsesc.stats.lms : one score for all groups
+
     Notes
     -----
+    Of a group of :math:`n_1` cells, a share :math:`\pi` of all, with :math:`k` expected pairs of neighbors inside it,
+
+    .. math::
+        \mathrm{SPN} = \frac{\max\left(\frac{k}{n_1 - 1} - \pi,\, 0\right)}{1 - \pi} .
+
     Cells with equal values, such as the silent cells of a sparse feature, have no order. Pairs are those expected over
     all their orders, which is what shuffling the cells first, as DRVI does, gives on average, without its chance.
 
     References
     ----------
     Moinfar and Theis (2024), Unsupervised deep disentangled representation of single-cell omics, bioRxiv (DRVI).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> codes = sparse.csr_matrix([[2.0], [2.0], [0.0], [0.0]])
+    >>> groups = np.array([0, 0, 1, 1])
+    >>> ssc.stats.spn(codes, groups).round(6).tolist()
+    [[1.0, 1.0]]
     """
     ranked = rank_columns(codes)
     groups, n_groups = check_groups(groups, ranked.shape[0], n_groups)
     n = ranked.shape[0]
     sizes = group_sizes(groups, n_groups)
     pairs = np.zeros((ranked.shape[1], n_groups))
-    _neighbours(ranked.indptr, ranked.rows, ranked.values, groups, sizes, pairs)
+    _neighbors(ranked.indptr, ranked.rows, ranked.values, groups, sizes, pairs)
     judged = np.broadcast_to((sizes > 1) & (sizes < n), pairs.shape)
     share = sizes / n
-    found = np.divide(pairs, sizes - 1.0, out=np.zeros_like(pairs), where=judged)
-    return np.divide(np.maximum(found - share, 0.0), 1.0 - share, out=np.full(pairs.shape, np.nan), where=judged)
+    shares = np.divide(pairs, sizes - 1.0, out=np.zeros_like(pairs), where=judged)
+    return np.divide(np.maximum(shares - share, 0.0), 1.0 - share, out=np.full(pairs.shape, np.nan), where=judged)
 
 
 def lms(scores: np.ndarray, *, train: np.ndarray | None = None) -> float:
-    """Latent matching score: every group gets a feature of its own, so that the sum of scores is largest.
+    r"""How well features match groups one to one (latent matching score).
 
     Parameters
     ----------
@@ -263,9 +304,30 @@ def lms(scores: np.ndarray, *, train: np.ndarray | None = None) -> float:
     ValueError
         If `scores` and `train` are not tables of the same shape, or hold NaN.
 
+    See Also
+    --------
+    sparsesc.stats.msas : the best feature of every group, which may be the same
+    sparsesc.stats.msgs : the gap to the second best
+    sparsesc.stats.smi : scores to start from
+
+    Notes
+    -----
+    Over matchings :math:`\phi` that give each of :math:`G` groups a different feature, with scores :math:`s`,
+
+    .. math::
+        \mathrm{LMS} = \max_\phi \frac{1}{G} \sum_g s_{\phi(g), g} .
+
     References
     ----------
     Moinfar and Theis (2024), Unsupervised deep disentangled representation of single-cell omics, bioRxiv (DRVI).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsesc as ssc
+    >>> scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.0]])
+    >>> round(ssc.stats.lms(scores), 2)
+    0.85
     """
     scores, train = _checked(scores, train)
     features, groups = optimize.linear_sum_assignment(train, maximize=True)
@@ -273,7 +335,7 @@ def lms(scores: np.ndarray, *, train: np.ndarray | None = None) -> float:
 
 
 def msas(scores: np.ndarray, *, train: np.ndarray | None = None) -> float:
-    """Most similar averaging score: the mean over groups of the score of the best feature.
+    r"""How well the best feature of each group does, on average (most similar averaging score).
 
     Parameters
     ----------
@@ -291,16 +353,37 @@ def msas(scores: np.ndarray, *, train: np.ndarray | None = None) -> float:
     ValueError
         If `scores` and `train` are not tables of the same shape, or hold NaN.
 
+    See Also
+    --------
+    sparsesc.stats.lms : every group with a different feature
+    sparsesc.stats.msgs : the gap to the second best
+    sparsesc.stats.spn : scores to start from
+
+    Notes
+    -----
+    Of features :math:`f` and :math:`G` groups, with scores :math:`s`,
+
+    .. math::
+        \mathrm{MSAS} = \frac{1}{G} \sum_g \max_f s_{f, g} .
+
     References
     ----------
     Moinfar and Theis (2024), Unsupervised deep disentangled representation of single-cell omics, bioRxiv (DRVI).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsesc as ssc
+    >>> scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.0]])
+    >>> round(ssc.stats.msas(scores), 2)
+    0.85
     """
     scores, train = _checked(scores, train)
     return float(scores[train.argmax(axis=0), np.arange(scores.shape[1])].mean())
 
 
 def msgs(scores: np.ndarray, *, train: np.ndarray | None = None) -> float:
-    """Most similar gap score: by how much the best feature of a group beats the second best, on average over groups.
+    r"""By how much the best feature of a group beats the second best, on average (most similar gap score).
 
     Parameters
     ----------
@@ -318,14 +401,32 @@ def msgs(scores: np.ndarray, *, train: np.ndarray | None = None) -> float:
     ValueError
         If `scores` and `train` are not tables of the same shape, or hold NaN.
 
+    See Also
+    --------
+    sparsesc.stats.msas : the score of the best feature
+    sparsesc.stats.lms : every group with a different feature
+
     Notes
     -----
+    With :math:`s_{(1), g}` and :math:`s_{(2), g}` the largest and second largest score of group g,
+
+    .. math::
+        \mathrm{MSGS} = \frac{1}{G} \sum_g \left(s_{(1), g} - s_{(2), g}\right) .
+
     Two features for one group make a gap of nearly 0, however good both are: not a score for codes that split groups,
     unless duplicates were removed before.
 
     References
     ----------
     Moinfar and Theis (2024), Unsupervised deep disentangled representation of single-cell omics, bioRxiv (DRVI).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsesc as ssc
+    >>> scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.0]])
+    >>> round(ssc.stats.msgs(scores), 2)
+    0.45
     """
     scores, train = _checked(scores, train)
     if len(scores) < 2:

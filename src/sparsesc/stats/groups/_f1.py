@@ -1,16 +1,16 @@
-"""How well a feature detects a group of cells, when cells above a threshold are called."""
+"""How well does a feature find a group of cells, when cells above a threshold are called?"""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._moments import check_groups, group_sizes
 from sparsesc.stats.core._ranks import RankedColumns, rank_columns
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _best(
     indptr: np.ndarray,
     rows: np.ndarray,
@@ -20,27 +20,27 @@ def _best(
     f1: np.ndarray,
     threshold: np.ndarray,
 ) -> None:
-    found = np.zeros(len(sizes))
+    hits = np.zeros(len(sizes))
     for f in range(len(indptr) - 1):
         start, stop = indptr[f], indptr[f + 1]
-        found[:] = 0.0
+        hits[:] = 0.0
         i = start
         while i < stop and values[i] > 0:
             j = i
             while j < stop and values[j] == values[i]:  # equal values are called together
-                found[groups[rows[j]]] += 1.0
+                hits[groups[rows[j]]] += 1.0
                 j += 1
             # F1 of a group can only have risen if one of its cells has just been called
             for k in range(i, j):
                 c = groups[rows[k]]
-                score = 2.0 * found[c] / (j - start + sizes[c])
+                score = 2.0 * hits[c] / (j - start + sizes[c])
                 if score > f1[f, c]:
                     f1[f, c] = score
                     threshold[f, c] = values[j] if j < stop and values[j] > 0 else 0.0
             i = j
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _at(
     indptr: np.ndarray,
     rows: np.ndarray,
@@ -55,17 +55,17 @@ def _at(
     for p in range(len(columns)):
         start, stop = indptr[columns[p]], indptr[columns[p] + 1]
         i = start
-        found = 0
+        hits = 0
         while i < stop and values[i] > thresholds[p]:
-            found += groups[rows[i]] == wanted[p]
+            hits += groups[rows[i]] == wanted[p]
             i += 1
-        f1[p] = 2.0 * found / max(i - start + sizes[wanted[p]], 1)
+        f1[p] = 2.0 * hits / max(i - start + sizes[wanted[p]], 1)
 
 
 def best_f1(
     codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best F1 of every feature as a detector of every group, over all thresholds.
+    r"""How well a threshold on a feature finds the cells of a group: the best F1 over all thresholds.
 
     Parameters
     ----------
@@ -87,10 +87,32 @@ def best_f1(
     ValueError
         If `groups` does not fit the codes.
 
+    See Also
+    --------
+    sparsesc.stats.f1_at : F1 at thresholds that were chosen before
+    sparsesc.stats.best_detector : several features together
+    sparsesc.stats.auroc : all thresholds at once
+
     Notes
     -----
+    Of a group of :math:`n_1` cells, with :math:`c` cells called and :math:`h` of them in the group,
+
+    .. math::
+        F_1 = \frac{2 h}{c + n_1} .
+
     The maximum over thresholds is optimistic on the cells it was taken from: to judge a feature, apply the threshold to
     other cells (:func:`f1_at`).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> codes = sparse.csr_matrix([[2.0, 0.0], [4.0, 0.0], [0.0, 3.0], [0.0, 0.0]])
+    >>> groups = np.array([0, 0, 1, 1])
+    >>> f1, threshold = ssc.stats.best_f1(codes, groups)
+    >>> f1.round(2).tolist()
+    [[1.0, 0.0], [0.0, 0.67]]
     """
     ranked = rank_columns(codes)
     groups, n_groups = check_groups(groups, ranked.shape[0], n_groups)
@@ -109,7 +131,7 @@ def f1_at(
     thresholds: np.ndarray,
     n_groups: int | None = None,
 ) -> np.ndarray:
-    """F1 of chosen pairs of feature and group at given thresholds, for example those found on other cells.
+    """F1 of chosen features for chosen groups, at thresholds that other cells gave.
 
     Parameters
     ----------
@@ -134,6 +156,26 @@ def f1_at(
     ------
     ValueError
         If `groups` does not fit the codes, or a threshold is negative.
+
+    See Also
+    --------
+    sparsesc.stats.best_f1 : choose the thresholds
+    sparsesc.stats.recovery : choose features and score them, in one call
+
+    Notes
+    -----
+    Of a group of :math:`n_1` cells, with :math:`c` cells called and :math:`h` of them in the group,
+    :math:`F_1 = 2 h / (c + n_1)`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> codes = sparse.csr_matrix([[2.0, 0.0], [4.0, 0.0], [0.0, 3.0], [0.0, 0.0]])
+    >>> groups = np.array([0, 0, 1, 1])
+    >>> ssc.stats.f1_at(codes, groups, features=[0, 1], wanted=[0, 1], thresholds=[2.0, 0.0]).round(2).tolist()
+    [0.67, 0.67]
     """
     ranked = rank_columns(codes)
     groups, n_groups = check_groups(groups, ranked.shape[0], n_groups)

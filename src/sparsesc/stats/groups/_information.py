@@ -1,13 +1,13 @@
-"""What features know about groups of rows: mutual information within strata, each row judged by all others."""
+"""What do features tell about groups of rows? Mutual information within strata, each row judged by all others."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._holdout import members
 from sparsesc.stats.core._moments import check_groups
 from sparsesc.stats.core._ranks import RankedColumns, rank_columns
@@ -23,7 +23,24 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class InformationTest:
-    """Information of features about groups and its null under shuffled groups; one value a feature, in nats."""
+    """What features tell about groups, and whether that is more than chance: one value a feature, in nats.
+
+    See Also
+    --------
+    sparsesc.stats.information_test : run the test
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> rng = np.random.default_rng(0)
+    >>> groups = np.repeat([0, 1], 50)
+    >>> codes = sparse.csr_matrix(rng.poisson(np.column_stack([1.0 + 3.0 * groups, np.ones(100)])))
+    >>> test = ssc.stats.information_test(codes, groups, rng=rng)
+    >>> bool(test.information[0] < test.entropy)
+    True
+    """
 
     information: np.ndarray
     """Held-out mutual information less its mean under shuffled groups: 0 on average for independent features."""
@@ -40,7 +57,7 @@ class InformationTest:
 def cut_levels(codes: sparse.spmatrix | sparse.sparray | RankedColumns, n_levels: int = 3) -> BinnedColumns:
     """Cut non-negative columns into level 0, the silent rows, and `n_levels` of the same number of active rows.
 
-    Unlike bins of equal width, these do not hang on the largest value. Equal values share a level.
+    Unlike bins of equal width, these do not depend on the largest value. Equal values share a level.
 
     Raises
     ------
@@ -57,7 +74,7 @@ def cut_levels(codes: sparse.spmatrix | sparse.sparray | RankedColumns, n_levels
     return BinnedColumns(ranked.shape, ranked.indptr, ranked.rows, bins, zero_bin, n_levels + 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _cut(indptr: np.ndarray, values: np.ndarray, n_levels: int, bins: np.ndarray) -> None:
     for f in range(len(indptr) - 1):
         start, stop = indptr[f], indptr[f + 1]
@@ -68,7 +85,7 @@ def _cut(indptr: np.ndarray, values: np.ndarray, n_levels: int, bins: np.ndarray
             bins[i] = level
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _information(
     indptr: np.ndarray,
     rows: np.ndarray,
@@ -111,8 +128,8 @@ def _information(
                         continue
                     share = (sizes[s, g] - left_out) / (total[s] - left_out)
                     # the only row of its group in the stratum: nothing but the prior expects it
-                    found = (c - left_out) / share + prior if share > 0.0 else prior
-                    score += c * (np.log(found) - expected)
+                    observed = (c - left_out) / share + prior if share > 0.0 else prior
+                    score += c * (np.log(observed) - expected)
         out[f] = score / len(place)
 
 
@@ -152,7 +169,7 @@ def mutual_information(
     n_levels: int = 3,
     held_out: bool = True,
 ) -> np.ndarray:
-    """Mutual information of every feature with the group of a row, within strata.
+    """How much every feature tells about the group of a cell, within strata such as batches.
 
     Features are cut into silent and `n_levels` of active rows; nothing becomes dense.
 
@@ -163,7 +180,7 @@ def mutual_information(
     groups
         Group of each row, ``0 ... n_groups - 1``.
     strata
-        Stratum of each row, likewise: what is asked is how much a feature says about the group if the stratum is
+        Stratum of each row, likewise: the question is then how much a feature says about the group if the stratum is
         known. ``None``: all rows are one.
     n_levels
         Levels of the active rows, each with as many of them.
@@ -180,12 +197,27 @@ def mutual_information(
     ValueError
         If a value is negative, or groups or strata do not fit the codes.
 
+    See Also
+    --------
+    sparsesc.stats.information_test : the same with a test against shuffled groups
+    sparsesc.stats.smi : information about one group at a time
+
     Notes
     -----
     The held-out value is the mean over rows of ``log q(group | level, stratum) / q(group | stratum)`` with shares q
     among all rows but that one (and one row that has the shares of its stratum added to each level, so that no
     share is 0). On average it is not above the true information, and below it by what is lost in guessing shares from
     few rows. Many groups and strata need many rows: compare with shuffled groups, :func:`information_test`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> codes = sparse.csr_matrix([[2.0], [2.0], [0.0], [0.0]])
+    >>> groups = np.array([0, 0, 1, 1])
+    >>> ssc.stats.mutual_information(codes, groups, held_out=False).round(2).tolist()
+    [0.69]
     """
     judge = _Judge(codes, groups, strata, n_levels)
     return judge.scores(judge.groups, held_out=held_out)
@@ -201,7 +233,7 @@ def information_test(
     min_active: int = 10,
     rng: np.random.Generator,
 ) -> InformationTest:
-    """Held-out mutual information of features with groups against groups shuffled within strata.
+    r"""Test whether features tell anything about groups, against groups shuffled within strata.
 
     Parameters
     ----------
@@ -230,10 +262,21 @@ def information_test(
     ValueError
         If a value is negative, or groups or strata do not fit the codes.
 
+    See Also
+    --------
+    sparsesc.stats.mutual_information : the information alone
+    sparsesc.stats.benjamini_hochberg : false discovery rates instead
+    sparsesc.tl.suppress_features : uses it to choose features of batches
+
     Notes
     -----
+    Of :math:`B` permutations in which :math:`b` reach the observed information,
+
+    .. math::
+        p = \frac{b + 1}{B + 1} .
+
     All features meet the same shuffled groups, so `padj` allows for their dependence: it is the share of permutations
-    in which the largest standardised value of any feature reaches that of this one (family-wise error, not false
+    in which the largest standardized value of any feature reaches that of this one (family-wise error, not false
     discoveries), and small values do not take thousands of permutations.
 
     Rows must be exchangeable within strata. Cells of a donor are not independent of each other: a small p says that
@@ -243,6 +286,18 @@ def information_test(
     ----------
     Westfall and Young (1993), Resampling-Based Multiple Testing. Phipson and Smyth (2010), Stat Appl Genet Mol Biol
     9:39 (p-values of permutations are never 0).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> rng = np.random.default_rng(0)
+    >>> groups = np.repeat([0, 1], 50)
+    >>> codes = sparse.csr_matrix(rng.poisson(np.column_stack([1.0 + 3.0 * groups, np.ones(100)])))
+    >>> test = ssc.stats.information_test(codes, groups, rng=rng)
+    >>> (test.padj < 0.05).tolist()
+    [True, False]
     """
     judge = _Judge(codes, groups, strata, n_levels)
     parts = members(judge.strata)
@@ -256,9 +311,9 @@ def information_test(
     pval, padj = np.full((2, len(tested)), np.nan)
     pval[tested] = (scores >= scores[0] - _ROUNDING)[:, tested].mean(axis=0)
     # the observed row is one of all, as it would be if it were shuffled, too
-    centred = scores[:, tested] - scores[:, tested].mean(axis=0)
-    spread = centred.std(axis=0)
-    deviation = np.divide(centred, spread, out=np.zeros(centred.shape), where=spread > _ROUNDING)
+    centered = scores[:, tested] - scores[:, tested].mean(axis=0)
+    spread = centered.std(axis=0)
+    deviation = np.divide(centered, spread, out=np.zeros(centered.shape), where=spread > _ROUNDING)
     largest = np.sort(deviation.max(axis=1, initial=-np.inf))
     reached = len(largest) - np.searchsorted(largest, deviation[0] - 1e-9)
     padj[tested] = np.maximum(reached / len(largest), pval[tested])

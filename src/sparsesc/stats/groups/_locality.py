@@ -1,4 +1,4 @@
-"""In which groups of cells a feature is stronger than elsewhere, and whether it is spread evenly."""
+"""In which groups of cells is a feature stronger than elsewhere, and is it spread evenly?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,27 @@ LOCAL, REGIONAL, GLOBAL, UNCLEAR = "local", "regional", "global", "unclear"
 
 @dataclass(frozen=True)
 class GroupContrasts:
-    """Features x groups, float64; `n` by group."""
+    """Means, tests and fold changes of every feature in every group.
+
+    Arrays are features x groups, float64; `n` is by group.
+
+    See Also
+    --------
+    sparsesc.stats.group_contrasts : work these out
+    sparsesc.stats.benjamini_hochberg : adjust the p-values
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> rng = np.random.default_rng(0)
+    >>> groups = np.repeat([0, 1], 50)
+    >>> codes = sparse.csr_matrix(rng.poisson(np.column_stack([1.0 + 3.0 * groups, np.ones(100)])))
+    >>> contrasts = ssc.stats.group_contrasts(codes, groups)
+    >>> contrasts.raised(np.exp(contrasts.log_p), alpha=0.01, fold=2.0).tolist()
+    [[False, True], [False, False]]
+    """
 
     n: np.ndarray
     mean_in: np.ndarray
@@ -38,14 +58,14 @@ class GroupContrasts:
         """One-sided limits of mean_in / mean_out, each at level `alpha`; 0 and inf where nothing is known."""
         reach = -special.ndtri(alpha) * self.se_log_ratio
         known = np.isfinite(reach)
-        centre, reach = np.where(known, self.log_ratio, 0.0), np.where(known, reach, np.inf)
-        return np.exp(centre - reach), np.where(known, np.exp(np.minimum(centre + reach, 700.0)), np.inf)
+        center, reach = np.where(known, self.log_ratio, 0.0), np.where(known, reach, np.inf)
+        return np.exp(center - reach), np.where(known, np.exp(np.minimum(center + reach, 700.0)), np.inf)
 
 
 def group_contrasts(
     codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: int | None = None
 ) -> GroupContrasts:
-    """Every feature in each group against all other cells: a calibrated test, and the ratio of means with its error.
+    r"""Compare every feature in each group with all other cells: a test, and the ratio of means with its error.
 
     Parameters
     ----------
@@ -65,9 +85,32 @@ def group_contrasts(
     ValueError
         If `groups` does not fit the codes.
 
-    Notes
-    -----
+    See Also
+    --------
+    sparsesc.stats.mann_whitney : the test alone
+    sparsesc.stats.group_moments : the means alone
+    sparsesc.tl.feature_locality : the same for an AnnData, and which features are local
+
+    Notes ----- The ratio of the mean :math:`m_1` of the :math:`n_1` cells of a group to the mean :math:`m_0` of the
+    :math:`n_0` others is compared on the scale of logarithms, where its standard error (delta method) is
+
+    .. math::
+        \operatorname{se}\left(\log \frac{m_1}{m_0}\right)
+        = \sqrt{\frac{s_1^2}{n_1 m_1^2} + \frac{s_0^2}{n_0 m_0^2}} .
+
     Cells of one sample are not independent; p-values do not know that.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> import sparsesc as ssc
+    >>> rng = np.random.default_rng(0)
+    >>> groups = np.repeat([0, 1], 50)
+    >>> codes = sparse.csr_matrix(rng.poisson(np.column_stack([1.0 + 3.0 * groups, np.ones(100)])))
+    >>> contrasts = ssc.stats.group_contrasts(codes, groups)
+    >>> (contrasts.log_p < np.log(0.001)).tolist()
+    [[True, True], [False, False]]
     """
     ranked = rank_columns(codes)
     moments = group_moments(ranked.with_data(ranked.values), groups, n_groups)
@@ -92,12 +135,12 @@ def group_contrasts(
     )
 
 
-def classify(found: GroupContrasts, padj: np.ndarray, *, alpha: float, fold: float, min_cells: int) -> np.ndarray:
+def classify(contrasts: GroupContrasts, padj: np.ndarray, *, alpha: float, fold: float, min_cells: int) -> np.ndarray:
     """One word for each feature, by the groups that it is stronger in.
 
     Parameters
     ----------
-    found
+    contrasts
         Tests of all features and groups.
     padj
         Adjusted p-values of those tests.
@@ -121,16 +164,16 @@ def classify(found: GroupContrasts, padj: np.ndarray, *, alpha: float, fold: flo
     of several tests at level `alpha` need no correction).
     """
     limit = np.log(fold)
-    raised = found.raised(padj, alpha=alpha, fold=fold).sum(axis=1)
-    lowered = ((padj < alpha) & (found.log_ratio <= -limit)).any(axis=1)
-    low, high = found.fold_limits(alpha)
-    even = ((low > 1.0 / fold) & (high < fold)) | (found.n < min_cells)
+    raised = contrasts.raised(padj, alpha=alpha, fold=fold).sum(axis=1)
+    lowered = ((padj < alpha) & (contrasts.log_ratio <= -limit)).any(axis=1)
+    low, high = contrasts.fold_limits(alpha)
+    even = ((low > 1.0 / fold) & (high < fold)) | (contrasts.n < min_cells)
     words = np.full(len(raised), UNCLEAR, dtype=object)
     words[even.all(axis=1) & (raised == 0) & ~lowered] = GLOBAL
     words[(raised == 0) & lowered] = REGIONAL
     words[raised > 1] = REGIONAL
     words[raised == 1] = LOCAL
-    words[(found.mean_in * found.n).sum(axis=1) == 0] = ""
+    words[(contrasts.mean_in * contrasts.n).sum(axis=1) == 0] = ""
     return words
 
 

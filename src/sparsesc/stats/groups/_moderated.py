@@ -1,4 +1,4 @@
-"""Linear models of many responses on few units, with variances that borrow strength from each other."""
+"""Do many responses differ, with few units? Linear models whose variances borrow strength from each other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LinearFit:
     """Least squares of many responses on one design."""
 
     effect: np.ndarray
-    """Coefficients asked for x responses."""
+    """Coefficients of interest x responses."""
     unscaled: np.ndarray
     """Standard errors of these coefficients for a residual variance of 1."""
     variance: np.ndarray
@@ -31,7 +31,7 @@ class LinearFit:
 
 
 @dataclass(frozen=True)
-class Tests:
+class ModeratedTests:
     """One test a coefficient and response."""
 
     t: np.ndarray
@@ -49,14 +49,14 @@ def fit_linear(values: np.ndarray, columns: np.ndarray, others: np.ndarray) -> L
     values
         Units x responses.
     columns
-        Units x coefficients that are asked for.
+        Units x coefficients of interest.
     others
         Units x covariates. They may depend on each other and on the intercept, but `columns` must not depend on them.
 
     Raises
     ------
     ValueError
-        If `columns` cannot be told apart from the intercept and `others`, or no degrees of freedom are left.
+        If `columns` are collinear with the intercept and `others`, or no degrees of freedom are left.
     """
     n = len(values)
     basis = _orthonormal(np.column_stack([np.ones(n), others]))
@@ -85,7 +85,7 @@ def _orthonormal(columns: np.ndarray) -> np.ndarray:
     return u[:, s > 1e-8 * s[0]]
 
 
-def t_tests(fit: LinearFit, *, moderate: bool = True, trend: bool = True) -> Tests:
+def t_tests(fit: LinearFit, *, moderate: bool = True, trend: bool = True) -> ModeratedTests:
     """Two-sided tests of all coefficients of a fit.
 
     Parameters
@@ -93,7 +93,7 @@ def t_tests(fit: LinearFit, *, moderate: bool = True, trend: bool = True) -> Tes
     fit
         Of all responses that share a prior.
     moderate
-        Whether residual variances are drawn towards their prior; otherwise these are the t-tests of least squares.
+        Whether residual variances are drawn toward their prior; otherwise these are the t-tests of least squares.
     trend
         Whether the prior depends on the mean of the response.
     """
@@ -108,7 +108,7 @@ def t_tests(fit: LinearFit, *, moderate: bool = True, trend: bool = True) -> Tes
         df = float(min(prior_df + fit.df, fit.df * len(variance)))
     se = fit.unscaled[:, None] * np.sqrt(variance)
     t = np.divide(fit.effect, se, out=np.zeros_like(fit.effect), where=se > 0)
-    return Tests(t, se, log_p_two_sided(t, df), df)
+    return ModeratedTests(t, se, log_p_two_sided(t, df), df)
 
 
 def prior_variance(variance: np.ndarray, df: int, *, covariate: np.ndarray | None = None) -> tuple[np.ndarray, float]:
@@ -154,8 +154,8 @@ def prior_variance(variance: np.ndarray, df: int, *, covariate: np.ndarray | Non
 
 def _inverse_trigamma(value: float) -> float:
     """The number whose trigamma is `value`; trigamma falls from infinity to 0."""
-    found = optimize.brentq(lambda x: np.log(special.polygamma(1, np.exp(x))) - np.log(value), -20.0, 20.0)
-    return float(np.exp(found))
+    log_value = optimize.brentq(lambda x: np.log(special.polygamma(1, np.exp(x))) - np.log(value), -20.0, 20.0)
+    return float(np.exp(log_value))
 
 
 def _natural_spline(values: np.ndarray, inside: np.ndarray) -> np.ndarray:

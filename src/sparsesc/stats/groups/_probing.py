@@ -1,4 +1,4 @@
-"""How well a few features together tell groups of cells apart."""
+"""How well do a few features together distinguish groups of cells?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy import sparse, special, stats
 
 from sparsesc.stats.core._row_blocks import column_totals
 
-_RIDGE = 1.0  # on standardised features; keeps weights finite where groups are told apart without error
+_RIDGE = 1.0  # on standardized features; keeps weights finite where groups are separated without error
 _STEPS = 50
 
 
@@ -52,8 +52,7 @@ def sparse_probe(
     most = min(max(sizes), train.shape[1])
     y = np.asarray(train_members, dtype=np.float64)
     totals = column_totals(train)
-    sd = np.sqrt(totals.variance)
-    scale = np.divide(1.0, sd, out=np.zeros(len(sd)), where=sd > 0)
+    scale = totals.inverse_sd
     chosen = _pursue(train, y, scale, totals.mean, most)  # groups x most
     inside, outside = (
         (part[:, chosen.ravel()].toarray() - totals.mean[chosen.ravel()]) * scale[chosen.ravel()]
@@ -97,7 +96,7 @@ def _pursue(codes: sparse.csc_matrix, y: np.ndarray, scale: np.ndarray, mean: np
 
 
 def _logistic(X: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Weights (groups x features) of penalised logistic regressions of `y` (groups x cells), all by Newton's steps."""
+    """Weights (groups x features) of penalized logistic regressions of `y` (groups x cells), all by Newton's steps."""
     n_groups, n, size = X.shape
     design = np.concatenate([X, np.ones((n_groups, n, 1))], axis=2)
     across = np.ascontiguousarray(design.transpose(0, 2, 1))

@@ -1,4 +1,4 @@
-"""All scores of one representation against groups of cells, made to be repeated with shuffled groups."""
+"""How well does one representation capture groups of cells? All scores, ready to be repeated with shuffled groups."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sparsesc.stats.core._shuffle import shuffled_within
 from ._association import auroc, pearson_one_hot
 from ._disentanglement import BinnedColumns, bin_columns, lms, msas, msgs, smi, spn
 from ._probing import sparse_probe
+from ._rules import best_rules
 from ._singular import singular_groups
-from ._two_sided_f1 import two_sided_f1
 
 PROBES = (1, 2, 5)
 _CLEAR = 0.9
@@ -91,16 +91,16 @@ class RepresentationScores:
         r = pearson_one_hot(self._codes, groups, n_groups)[:, judged]
         singular = singular_groups([r], self._threshold)
         n_singular = float((singular >= 0).sum())
-        found = self._auroc(parts, judged)
-        calls = two_sided_f1(self._halves[0].ranked, parts[0], n_groups)
+        areas = self._auroc(parts, judged)
+        calls = best_rules(self._halves[0].ranked, parts[0], n_groups)
         members = [part[:, None] == np.flatnonzero(judged) for part in parts]
         probes = sparse_probe(self._halves[0].csc, members[0], self._halves[1].csc, members[1], sizes=PROBES)
         out = {
             "singular": n_singular,
             "singular_share": n_singular / len(singular),
             "singular_labels": float(len(np.unique(singular[singular >= 0]))),
-            "auroc": float(found.mean()),
-            "coverage": float((found >= _CLEAR).mean()),
+            "auroc": float(areas.mean()),
+            "coverage": float((areas >= _CLEAR).mean()),
             "f1": float(calls.apply(self._halves[1].csc, parts[1])[judged].mean()),
         }
         out |= {f"probe_{size}": float(row.mean()) for size, row in zip(PROBES, probes, strict=True)}
@@ -126,5 +126,5 @@ class RepresentationScores:
 
 
 def shuffled(groups: np.ndarray, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Groups dealt anew among the training cells, and among the others: their sizes stay as they are in both."""
+    """Shuffle groups among the training cells, and among the others: their sizes stay the same in both."""
     return shuffled_within(groups, (np.flatnonzero(train), np.flatnonzero(~train)), rng)

@@ -1,4 +1,4 @@
-"""sparseSC's count: features that correlate strongly with exactly one group."""
+"""Which features correlate strongly with exactly one group? The count of sparseSC."""
 
 from __future__ import annotations
 

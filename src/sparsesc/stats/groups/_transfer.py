@@ -1,4 +1,4 @@
-"""Labels handed over from some batches to another, by nearest neighbours."""
+"""Can labels be transferred between batches? Label transfer by nearest neighbors."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def transfer_labels(
 
     out = np.full(len(X), -1)
     for batch in np.unique(batches[queries]):
-        asked = np.flatnonzero(queries & (batches == batch))
+        rows = np.flatnonzero(queries & (batches == batch))
         reference = np.flatnonzero((batches != batch) & (labels >= 0))
         if len(reference):
             vote = KNeighborsClassifier(min(n_neighbors, len(reference))).fit(X[reference], labels[reference])
-            out[asked] = vote.predict(X[asked])
+            out[rows] = vote.predict(X[rows])
     return out
 
 

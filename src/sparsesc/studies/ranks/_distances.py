@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Protocol
 
-import numba
 import numpy as np
 from scipy import sparse
+
+from sparsesc._compiled import compiled
 
 _BLOCK_BYTES = 96 * 2**20
 _DENSE_BYTES = 768 * 2**20
@@ -137,7 +138,7 @@ class SharedCorrelation:
         return np.where(enough, 1.0 - np.clip(r, -1.0, 1.0), np.nan)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _standard_rows(
     indptr: np.ndarray,
     indices: np.ndarray,
@@ -179,7 +180,7 @@ def _standard_rows(
             out[i, column] = row[column] / length
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _splitmix64(state: np.uint64) -> tuple[np.uint64, np.uint64]:
     """The next state and number of Steele's splitmix64: each row has its own stream, so blocks do not matter."""
     state = state + np.uint64(0x9E3779B97F4A7C15)

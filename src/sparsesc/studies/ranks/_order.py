@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from scipy import sparse
+
+from sparsesc._compiled import compiled
 
 _SHARED = {"first": 0, "random": 0, "average": 1, "min": 2}
 TIES = tuple(_SHARED)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _order_rows(indptr: np.ndarray, values: np.ndarray, lottery: np.ndarray, order: np.ndarray) -> None:
     for i in range(len(indptr) - 1):
         start, stop = indptr[i], indptr[i + 1]
@@ -22,7 +23,7 @@ def _order_rows(indptr: np.ndarray, values: np.ndarray, lottery: np.ndarray, ord
             order[start:stop] = start + np.argsort(negative, kind="mergesort")
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _rank_rows(indptr: np.ndarray, values: np.ndarray, order: np.ndarray, shared: int, ranks: np.ndarray) -> None:
     for row in range(len(indptr) - 1):
         start, stop = indptr[row], indptr[row + 1]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
+
+from sparsesc._compiled import compiled
 
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
 
@@ -88,7 +89,7 @@ def summed_medians(values: np.ndarray, ladders: Ladders, group: np.ndarray, n_gr
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _summed_medians(
     values: np.ndarray,
     members: np.ndarray,

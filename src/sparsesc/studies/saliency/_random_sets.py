@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numba
 import numpy as np
+
+from sparsesc._compiled import compiled
 
 from ._medians import Ladders, summed_medians
 
 _MEMBERS_AT_ONCE = 2**22
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _draw(
     rng: np.random.Generator, pool: np.ndarray, starts: np.ndarray, wanted: np.ndarray, n_draws: int, out: np.ndarray
 ) -> None:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import sparse, stats
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._moments import check_groups
 from sparsesc.stats.genes._thinning import overdispersion as moment_overdispersion
 
@@ -94,7 +94,7 @@ class _Bins:
 type _Observed = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _observe(
     cells: np.ndarray,
     counts: np.ndarray,
@@ -124,7 +124,7 @@ def _observe(
     return x, s, w, g, above
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _fix_absent(theta: np.ndarray, spread: np.ndarray, totals: np.ndarray) -> None:
     """A group without a count has a rate of zero, whatever the other groups have."""
     for j in range(len(totals)):
@@ -132,7 +132,7 @@ def _fix_absent(theta: np.ndarray, spread: np.ndarray, totals: np.ndarray) -> No
             theta[j], spread[j] = _ABSENT, 0.0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _start(shared: np.ndarray, rates: np.ndarray, totals: np.ndarray, phi: float) -> tuple[np.ndarray, np.ndarray]:
     """Starting values and a guess of their variances: log rates, then the parameters that all cells share."""
     n_groups = len(rates)
@@ -145,13 +145,13 @@ def _start(shared: np.ndarray, rates: np.ndarray, totals: np.ndarray, phi: float
     return theta, spread
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_p_zero(phi: float, mu: float) -> float:
     """Log probability of a zero."""
     return -math.log1p(phi * mu) / phi if phi > 0.0 else -mu
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _fit_block(
     indptr: np.ndarray,
     indices: np.ndarray,

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
+
+from sparsesc._compiled import compiled
 
 NEGATIVE_BINOMIAL, ZERO_INFLATED, LOG_NORMAL = range(3)
 
@@ -29,7 +30,7 @@ _NONE = -10.0  # logit of an inflation that no longer makes a difference
 _TINY = 1e-280
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _curvature(u: float) -> float:
     """(log1p(u) - u / (1 + u)) / u^2, and its limit at 0."""
     if u < 1e-3:
@@ -37,7 +38,7 @@ def _curvature(u: float) -> float:
     return (math.log1p(u) - u / (1.0 + u)) / (u * u)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _negative_binomial(
     theta: np.ndarray,
     x: np.ndarray,
@@ -90,12 +91,12 @@ def _negative_binomial(
     return -value
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _density(z: float) -> float:
     return math.exp(-0.5 * z * z) * 0.3989422804014327
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _between(low: float, high: float) -> float:
     """Probability that a normal variable lies between two bounds, exact in both tails."""
     if low > 0.0:
@@ -103,7 +104,7 @@ def _between(low: float, high: float) -> float:
     return 0.5 * (math.erfc(-high * 0.7071067811865476) - math.erfc(-low * 0.7071067811865476))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_normal(
     theta: np.ndarray, x: np.ndarray, s: np.ndarray, w: np.ndarray, g: np.ndarray, grad: np.ndarray
 ) -> float:
@@ -145,7 +146,7 @@ def _log_normal(
     return -value
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def objective(
     family: int,
     theta: np.ndarray,
@@ -162,7 +163,7 @@ def objective(
     return _negative_binomial(theta, x, s, w, g, above, family == ZERO_INFLATED, grad)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _update(inverse: np.ndarray, move: np.ndarray, change: np.ndarray, bend: float) -> None:
     """The inverse curvature after a step: updated along the step, and as before across it."""
     n = len(move)
@@ -178,7 +179,7 @@ def _update(inverse: np.ndarray, move: np.ndarray, change: np.ndarray, bend: flo
             inverse[i, j] += (move[i] * move[j] * along / bend - turned[i] * move[j] - move[i] * turned[j]) / bend
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def maximize(
     family: int,
     theta: np.ndarray,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sparsesc.stats.core._multiple import benjamini_hochberg
-from sparsesc.stats.features._paired_correlation import paired_correlation
+from sparsesc.stats.features._columnwise_pearson import columnwise_pearson
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -91,7 +91,7 @@ def _features(
     spread = (shares[np.arange(n), order[:, 1]] >= rule.min_share) & ~dead
     added = np.stack([contributions(sae, X, part) for part in rule.columns])
     first, second = (added[order[:, i], :, np.arange(n)].T for i in (0, 1))
-    r, log_p = paired_correlation(first, second)
+    r, log_p = columnwise_pearson(first, second)
     pval = np.where(spread, np.exp(log_p), np.nan)
     padj = benjamini_hochberg(pval)
     shared = spread & (r > 0) & (padj < rule.alpha)

@@ -14,7 +14,7 @@ from sparsesc._values import listing
 from sparsesc.door._obs_columns import read_labels
 from sparsesc.stats.core._moments import group_sums
 from sparsesc.stats.core._multiple import benjamini_hochberg
-from sparsesc.stats.groups._share_contrast import share_contrast
+from sparsesc.stats.groups._shares import compare_shares
 
 from ._reference import Reference
 
@@ -81,7 +81,7 @@ def drift_table(
         ours, theirs = samples
         n_cells = np.concatenate([theirs.n_cells, ours.n_cells])
         in_query = np.arange(len(n_cells)) >= len(theirs.n_cells)
-        test = share_contrast(np.concatenate([theirs.n_active, ours.n_active]), n_cells, in_query)
+        test = compare_shares(np.concatenate([theirs.n_active, ours.n_active]), n_cells, in_query)
         table["pval"] = np.exp(test.log_p)
         table["padj"] = benjamini_hochberg(table["pval"])
         table |= {"drift_samples": test.effect, "se": test.se}

@@ -14,12 +14,14 @@ from sparsesc.door import _keys
 from sparsesc.door._obs_columns import read_labels
 from sparsesc.stats.core._row_blocks import RowBlocks
 
+from ._settings import GeneSettings
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 @dataclass(frozen=True)
-class Cells:
+class SelectedCells:
     """Rows to read, and the sample of each."""
 
     rows: np.ndarray | None
@@ -34,43 +36,25 @@ class Cells:
         return matrix[self.rows]
 
 
-def choose_cells(
-    adata: AnnData, key: str, *, holdout: float | str | None, sample_key: str, seed: int, choosing: bool
-) -> Cells:
-    """Cells to test on, or with `choosing` those to choose on, sorted by sample where there are samples.
-
-    Parameters
-    ----------
-    adata
-        Cells with a fitted sparse autoencoder under `key`.
-    key
-        Its name.
-    holdout
-        ``None``: no split. Otherwise as in :class:`GeneSettings`.
-    sample_key
-        Column of ``obs``; empty: none.
-    seed
-        Draws a share of the cells.
-    choosing
-        Which side of the split.
-    """
-    if holdout is None and not sample_key:
-        return Cells(None, None)
+def choose_cells(adata: AnnData, key: str, settings: GeneSettings, *, choosing: bool) -> SelectedCells:
+    """Cells to test on, or with `choosing` those to choose on, sorted by sample where there are samples."""
+    if settings.split != "cells" and settings.sample_key is None:
+        return SelectedCells(None, None)
     wanted = np.ones(adata.n_obs, bool)
-    if holdout is not None:
-        held = held_out(adata, key, holdout, seed)
+    if settings.split == "cells":
+        held = held_out(adata, key, settings.holdout, settings.seed)
         wanted = ~held if choosing else held
     rows = np.flatnonzero(wanted)
-    if not sample_key:
-        return Cells(rows, None)
-    codes = read_labels(adata, sample_key, integers=True).codes[rows]
+    if settings.sample_key is None:
+        return SelectedCells(rows, None)
+    codes = read_labels(adata, settings.sample_key, integers=True).codes[rows]
     rows, codes = rows[codes >= 0], codes[codes >= 0]
     order = np.argsort(codes, kind="stable")
-    return Cells(rows[order], codes[order])
+    return SelectedCells(rows[order], codes[order])
 
 
-def held_out(adata: AnnData, key: str, holdout: float | str, seed: int) -> np.ndarray:
-    """Cells to test on: those that the fit held out, a share drawn anew, or those that a column marks.
+def held_out(adata: AnnData, key: str, holdout: float | str | None, seed: int) -> np.ndarray:
+    """Cells to test on: those that the fit held out, a share drawn by `seed`, or those that a column marks.
 
     Raises
     ------
@@ -81,13 +65,7 @@ def held_out(adata: AnnData, key: str, holdout: float | str, seed: int) -> np.nd
     ValueError
         If the fit held out no cells that are here, or no cells are left on one side.
     """
-    if isinstance(holdout, str) and holdout:
-        column = check.get_obs_column(adata, holdout)
-        if not pd.api.types.is_bool_dtype(column):
-            msg = f"adata.obs[{holdout!r}] must be boolean (True: test on this cell), found {column.dtype}."
-            raise TypeError(msg)
-        held = column.to_numpy(dtype=bool)
-    elif isinstance(holdout, str):
+    if holdout is None:
         names = check.get_sae_slot(adata, key).get(_keys.VALIDATION)
         held = np.zeros(adata.n_obs, bool) if names is None else np.asarray(adata.obs_names.isin(np.asarray(names)))
         if not held.any():
@@ -96,6 +74,12 @@ def held_out(adata: AnnData, key: str, holdout: float | str, seed: int) -> np.nd
                 "of a boolean column of adata.obs that marks the cells to test on."
             )
             raise ValueError(msg)
+    elif isinstance(holdout, str):
+        column = check.get_obs_column(adata, holdout)
+        if not pd.api.types.is_bool_dtype(column):
+            msg = f"adata.obs[{holdout!r}] must be boolean (True: test on this cell), found {column.dtype}."
+            raise TypeError(msg)
+        held = column.to_numpy(dtype=bool)
     else:
         held = np.zeros(adata.n_obs, bool)
         held[np.random.default_rng(seed).permutation(adata.n_obs)[: round(holdout * adata.n_obs)]] = True
@@ -108,8 +92,8 @@ def held_out(adata: AnnData, key: str, holdout: float | str, seed: int) -> np.nd
     return held
 
 
-def thinned_layer(adata: AnnData, layer: str) -> str:
-    """The layer that was kept for tests: as asked, or what :func:`sparsesc.pp.thin_counts` wrote.
+def thinned_layer(adata: AnnData, layer: str | None) -> str:
+    """The layer that was kept for tests: `layer`, or what :func:`sparsesc.pp.thin_counts` wrote.
 
     Raises
     ------
@@ -124,7 +108,7 @@ def thinned_layer(adata: AnnData, layer: str) -> str:
     return name
 
 
-def normalised(matrix: Any, name: str) -> Any:
+def normalized(matrix: Any, name: str) -> Any:
     """Counts brought to the median total of a cell, as log1p; values that are not counts are left as they are."""
     counts = _in_memory(matrix, name)
     if counts.nnz and (counts.data.min() < 0 or (counts.data != np.floor(counts.data)).any()):

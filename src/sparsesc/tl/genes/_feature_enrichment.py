@@ -1,3 +1,5 @@
+"""Which gene sets is a feature about? Tests of every feature against every set."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,20 +11,22 @@ import pandas as pd
 
 from sparsesc import _logging
 from sparsesc._random import as_generator
-from sparsesc._values import check_choice, check_positive_int, listing
+from sparsesc._values import check_choice, check_memory, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._nets import MatchedSets, match_net, read_net
+from sparsesc.door._slots import record
 from sparsesc.stats.core._student import log_p_two_sided
 from sparsesc.stats.genes._enrichment import Ora, RankSum, SetTest, Ulm
+from sparsesc.stats.genes._gene_tests import GeneBlock, map_gene_blocks
 from sparsesc.stats.genes._gsea import Gsea
 from sparsesc.stats.genes._shuffled_sets import BoundedTest, ShuffledSets
-from sparsesc.stats.genes._statistics import GeneBlock, map_gene_blocks
 from sparsesc.stats.genes._top_terms import TermReducer, TopTerms, iterate_rows
 
+from ._gene_job import open_genes
+from ._settings import METHODS as METHODS_OF_GENES
+from ._settings import PVALUES, GeneSettings
 from ._shuffled_copies import moments_of_copies
-from ._statistics import METHODS as METHODS_OF_GENES
-from ._statistics import PVALUES, GeneSettings, open_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,7 +61,9 @@ def feature_enrichment(
     rng: SeedLike | RNGLike | None = 0,
     copy: bool = False,
 ) -> AnnData | None:
-    """The gene sets of every feature, from the scores of :func:`sparsesc.tl.feature_genes`.
+    r"""Find the gene sets (pathways, markers, regulons) whose genes stand out in a feature.
+
+    Every set is tested in every feature, on the scores of :func:`sparsesc.tl.feature_genes`.
 
     Parameters
     ----------
@@ -114,7 +120,7 @@ def feature_enrichment(
 
     ``uns[key]["enrichment"]``
         Table, smallest p first within each feature: `feature`, `term`, `score` (ulm: t of the slope; ranksum: z; ora:
-        log2 of observed over expected overlap, each + 0.5; gsea: normalised enrichment score), `pval`, `padj`
+        log2 of observed over expected overlap, each + 0.5; gsea: normalized enrichment score), `pval`, `padj`
         (Benjamini-Hochberg over all features x terms tested), `n_genes` (size of the set among the tested genes),
         `genes` (those that carry the score, strongest first, joined by commas), for ``"ulm"`` with permutation
         p-values `pval_parametric`, and with ``null="cells"`` `null_sd`: the root mean square of the set's score in
@@ -122,7 +128,7 @@ def feature_enrichment(
     ``uns[key]["features"]["term"]``
         The term with the smallest p among positive scores, if its `padj` is below .05, otherwise empty.
     ``uns[key]["params"]["feature_enrichment"]``
-        What was asked, and the report of the match: how many genes of `net` were measured and which were not, and how
+        The options, and the report of the match: how many genes of `net` were measured and which were not, and how
         many sets were dropped for their size.
 
     Raises
@@ -133,8 +139,24 @@ def feature_enrichment(
         If less than a tenth of the genes in `net` were measured and less than a tenth of the measured genes are in
         `net` (with a hint why), no set is left, or an option is out of its range or does not go with another one.
 
+    See Also
+    --------
+    sparsesc.tl.feature_genes : the gene scores that sets are tested on
+    sparsesc.get.enrichment : the table of gene sets, for one feature or all
+    sparsesc.pl.enrichment : the best sets of features
+    sparsesc.datasets.gene_sets : sets that come with the package, or from a file
+
     Notes
     -----
+    With :math:`r` the correlation over :math:`n` genes between the gene scores of a feature and the weights of a set (1
+    in the set and 0 outside, where there are none), the score of ``"ulm"`` is
+
+    .. math::
+        t = r \sqrt{\frac{n - 2}{1 - r^2}} .
+
+    The score of ``"ora"`` is :math:`\log_2 \frac{o + 1/2}{e + 1/2}`, with :math:`o` genes in the overlap of the set and
+    the top genes, and :math:`e` of them expected.
+
     The universe is the measured genes: those that :func:`~sparsesc.tl.feature_genes` tested. Genes that were not
     measured, or never vary, count neither as members of a set nor as background. When the scores are not all in
     ``varm`` (too many for it, or ``raw`` has genes that `adata` has not) they are computed again from the expression
@@ -147,21 +169,33 @@ def feature_enrichment(
     By default, ``"ulm"``, ``"ranksum"`` and ``"ora"`` take genes as independent, and so does ``"gsea"``, which permutes
     them. Genes of a pathway vary together: a set that has nothing to do with a feature can still have a mean score away
     from 0, and p-values are too small. Among features of shuffled cells, a quarter of the p-values of marker sets are
-    below .05, and ``null="cells"`` brings them back to one in twenty. What it asks is the same: does the set stand out
-    among all genes of this feature, more than it would by chance? The answer costs about as much as the gene scores of
-    `n_permutations` features.
+    below .05, and ``null="cells"`` brings them back to one in twenty. The question stays the same: does the set stand
+    out among all genes of this feature, more than it would by chance? The answer costs about as much as the gene scores
+    of `n_permutations` features.
 
     When not to trust it: sets that share genes, or whose genes vary together, are one finding, not several, under
     either null. A set may go with a feature because both go with a cell type. The scores are of the expression that
-    features were learned from. Ask a held-out data set for confirmation.
+    features were learned from. Confirm them in a held-out data set.
 
     References
     ----------
     Badia-i-Mompel et al. (2022), Bioinformatics Advances 2:vbac016 (decoupler). Subramanian et al. (2005), PNAS
     102:15545, and Korotkevich et al. (2021), bioRxiv 060012 (GSEA and its multilevel p-values). Fang et al. (2023),
     Bioinformatics 39:btac757 (gseapy). Wu and Smyth (2012), Nucleic Acids Research 40:e133 (what correlated genes do
-    to such tests). Efron and Tibshirani (2007), Annals of Applied Statistics 1:107 (shuffled samples, restandardised
+    to such tests). Efron and Tibshirani (2007), Annals of Applied Statistics 1:107 (shuffled samples, restandardized
     over genes).
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.feature_genes(adata)
+    >>> ssc.tl.feature_enrichment(adata, ssc.datasets.gene_sets("immune_markers"), min_size=3)
+    >>> enrichment = ssc.get.enrichment(adata)
+    >>> list(enrichment)
+    ['feature', 'term', 'score', 'pval', 'padj', 'n_genes', 'genes', 'pval_parametric']
     """
     check_choice(method, METHODS, name="method")
     for value, name in ((min_size, "min_size"), (max_size, "max_size"), (n_leading, "n_leading")):
@@ -173,9 +207,7 @@ def feature_enrichment(
     _check_null(null, n_permutations, method=method)
     n_top = n_top if n_top is None else check_positive_int(n_top, name="n_top")
     n_up = n_up if n_up is None else check_positive_int(n_up, name="n_up")
-    if not max_memory > 0:
-        msg = f"max_memory must be a positive number of GiB, found {max_memory!r}."
-        raise ValueError(msg)
+    max_bytes = check_memory(max_memory)
     table = check.get_feature_table(adata, key)
     source = _GeneScores(adata, key, max_memory=max_memory)
     wanted = None if features is None else check.feature_names(adata, features, key)
@@ -197,67 +229,59 @@ def feature_enrichment(
         n_tests=len(tested) * len(matched.names),
         n_top=n_top,
         n_leading=n_leading,
-        max_bytes=max_memory * 2**30 / 4,
+        max_bytes=max_bytes / 4,
     )
     # gseapy is not made for threads
     parts = source.iterate(tested, reducer, threads=1 if method == "gsea" else None)
     parts = _logging.progress(parts, total=source.n_parts(tested), desc="gene sets", enabled=progress_bar)
-    found = reducer.gather(parts)
-    enrichment = _term_table(found, table.index, matched, source.genes[source.universe])
+    terms = reducer.gather(parts)
+    enrichment = _term_table(terms, table.index, matched, source.genes[source.universe])
     if method == "ulm" and pvalues == "permutation":
-        enrichment["pval_parametric"] = np.exp(log_p_two_sided(found.score, n_universe - 2))
+        enrichment["pval_parametric"] = np.exp(log_p_two_sided(terms.score, n_universe - 2))
     if isinstance(test, ShuffledSets):
-        enrichment["null_sd"] = test.spread[found.term]
-    table["term"] = _best_terms(found, table.index, matched)
-
-    adata = check.writable(adata, copy=copy)
-    slot = adata.uns[key]
-    asked: dict[str, Any] = {
+        enrichment["null_sd"] = test.spread[terms.term]
+    table["term"] = _best_terms(terms, table.index, matched)
+    options = {
         "method": method,
         "min_size": min_size,
         "max_size": max_size,
-        "n_top": -1 if n_top is None else n_top,
+        "n_top": n_top,
         "n_features_tested": len(tested),
         "n_tests": len(tested) * len(matched.names),
+        "n_up": n_up if method == "ora" else None,
+        "pvalues": pvalues if method == "ulm" else None,
+        "null": null,
+        "n_permutations": n_permutations if null == "cells" else None,
     }
-    if method == "ora":
-        asked["n_up"] = n_up
-    if method == "ulm":
-        asked["pvalues"] = pvalues
-    asked["null"] = null
-    if null == "cells":
-        asked["n_permutations"] = int(n_permutations)
-    slot[_keys.ENRICHMENT] = enrichment
-    slot[_keys.FEATURES] = table
-    slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"feature_enrichment": asked | matched.report}
-    _report(asked, matched.report, int((table["term"] != "").sum()), key)
-    return adata if copy else None
+    _report(len(tested), matched.report, int((table["term"] != "").sum()), key)
+    written = {_keys.ENRICHMENT: enrichment, _keys.FEATURES: table}
+    return record(adata, key, "feature_enrichment", written, options | matched.report, copy=copy)
 
 
 class _GeneScores:
     """Gene scores of features: as stored in ``varm``, or computed again from the expression matrix."""
 
     def __init__(self, adata: AnnData, key: str, *, max_memory: float) -> None:
-        asked = check.get_sae_slot(adata, key)[_keys.PARAMS].get("feature_genes")
-        if asked is None:
+        options = check.get_sae_slot(adata, key)[_keys.PARAMS].get("feature_genes")
+        if options is None:
             msg = f"Did not find the gene scores of {key!r}. Run ssc.tl.feature_genes(adata, key={key!r}) first."
             raise KeyError(msg)
-        self._adata, self._key, self._asked, self._max_memory = adata, key, asked, max_memory
+        self._adata, self._key, self._options, self._max_memory = adata, key, options, max_memory
         slot = _keys.sae_keys(key).genes
-        if int(asked["n_obs"]) != adata.n_obs:
+        if int(options["n_obs"]) != adata.n_obs:
             msg = (
-                f"The gene scores of {key!r} are of {int(asked['n_obs'])} cells, but there are {adata.n_obs} now. "
+                f"The gene scores of {key!r} are of {int(options['n_obs'])} cells, but there are {adata.n_obs} now. "
                 "Run ssc.tl.feature_genes again."
             )
             raise ValueError(msg)
-        if bool(asked["stored"]) and slot in adata.varm:
+        if bool(options["stored"]) and slot in adata.varm:
             self._scores: np.ndarray = np.asarray(adata.varm[slot]).T
             self.genes = adata.var_names
             self.universe = np.flatnonzero((self._scores != 0).any(0))
             self.tested = (self._scores != 0).any(1)
             self._job = None
         else:
-            self._job = open_genes(adata, key, GeneSettings.read(asked), max_memory=max_memory, with_p=False)
+            self._job = open_genes(adata, key, GeneSettings.read(options), max_memory=max_memory, with_p=False)
             self.genes = self._job.genes
             self.universe = self._job.varies
             self.tested = self._job.statistic.tested
@@ -278,7 +302,7 @@ class _GeneScores:
         ValueError
             If the scores do not compare cells.
         """
-        method = self._asked["method"]
+        method = self._options["method"]
         if method not in METHODS_OF_GENES:
             msg = (
                 f"null='cells' shuffles the cells that are compared, and gene scores of method={method!r} compare "
@@ -288,7 +312,7 @@ class _GeneScores:
         return moments_of_copies(
             self._adata,
             self._key,
-            GeneSettings.read(self._asked),
+            GeneSettings.read(self._options),
             test,
             features=tested,
             genes=self.genes[self.universe],
@@ -364,32 +388,32 @@ def _make_test(method: str, matched: MatchedSets, *, n_up: int, pvalues: str, rn
     return Gsea(matched.sets, seed=int(rng.integers(2**31 - 1)))
 
 
-def _term_table(found: TopTerms, features: pd.Index, matched: MatchedSets, genes: pd.Index) -> pd.DataFrame:
+def _term_table(terms: TopTerms, features: pd.Index, matched: MatchedSets, genes: pd.Index) -> pd.DataFrame:
     names = np.append(genes.astype(str).to_numpy(dtype=object), "")
-    leading = [",".join(row).rstrip(",") for row in names[found.genes]]
+    leading = [",".join(row).rstrip(",") for row in names[terms.genes]]
     return pd.DataFrame(
         {
-            "feature": features.astype(str).take(found.feature),
-            "term": pd.Index(matched.names.astype(str)).take(found.term),
-            "score": found.score,
-            "pval": found.pval,
-            "padj": found.padj,
-            "n_genes": matched.size[found.term],
+            "feature": features.astype(str).take(terms.feature),
+            "term": pd.Index(matched.names.astype(str)).take(terms.term),
+            "score": terms.score,
+            "pval": terms.pval,
+            "padj": terms.padj,
+            "n_genes": matched.size[terms.term],
             "genes": pd.array(leading, dtype="str"),
         }
     )
 
 
-def _best_terms(found: TopTerms, features: pd.Index, matched: MatchedSets) -> pd.Series:
+def _best_terms(terms: TopTerms, features: pd.Index, matched: MatchedSets) -> pd.Series:
     best = pd.Series("", index=features, dtype="str")
-    clear = (found.best_positive >= 0) & (found.best_padj < _ALPHA)
-    best.iloc[found.tested[clear]] = matched.names[found.best_positive[clear]].astype(str)
+    clear = (terms.best_positive >= 0) & (terms.best_padj < _ALPHA)
+    best.iloc[terms.tested[clear]] = matched.names[terms.best_positive[clear]].astype(str)
     return best
 
 
-def _report(asked: dict[str, Any], report: dict[str, Any], n_named: int, key: str) -> None:
+def _report(n_tested: int, report: dict[str, Any], n_named: int, key: str) -> None:
     _logging.info(
-        f"feature_enrichment: {asked['n_features_tested']} features x {report['n_sets_tested']} gene sets "
+        f"feature_enrichment: {n_tested} features x {report['n_sets_tested']} gene sets "
         f"({report['n_sets_too_small']} dropped as too small, {report['n_sets_too_large']} as too large); "
         f"{report['n_targets_measured']} of {report['n_targets']} genes of the sets were measured "
         f"({report['coverage']:.0%}). {n_named} features have a term; added uns['{key}']['enrichment']"

@@ -1,22 +1,25 @@
+"""Which genes is a feature about? Tests of every feature against every gene."""
+
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-import pandas as pd
 
 from sparsesc import _logging
 from sparsesc._random import as_generator
-from sparsesc._values import check_choice, check_positive_int
+from sparsesc._values import check_choice, check_memory, check_positive_int
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
-from sparsesc.stats.genes._top_pairs import DIRECTIONS, TopPairs, confirm_pairs, top_pairs
+from sparsesc.door._slots import record
+from sparsesc.stats.genes._top_genes import DIRECTIONS, confirm_genes, top_genes
 
+from ._checks import check_holdout, check_samples, check_tested, warn_of_scale
 from ._from_decoder import METHOD as DECODER
 from ._from_decoder import decoder_genes
-from ._statistics import METHODS, PVALUES, SPLITS, GeneSettings, log_fold_change, open_genes, scale_of
-from ._warnings import check_holdout, check_samples, check_tested, warn_of_scale
+from ._gene_job import open_genes
+from ._gene_table import gene_table, log_base, scale_of, top_gene_names
+from ._settings import METHODS, PVALUES, SPLITS, GeneSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from sparsesc._random import RNGLike, SeedLike
 
 _AUTO_ENTRIES = 10**8
-_SHOWN_GENES = 5
 
 
 def feature_genes(
@@ -53,21 +55,22 @@ def feature_genes(
     rng: SeedLike | RNGLike | None = 0,
     copy: bool = False,
 ) -> AnnData | None:
-    """The genes of every feature: strongly active against silent cells, or correlation over all cells.
+    r"""Find the genes that are higher in the cells of a feature than in the cells without it.
 
-    All features are compared with all genes in one pass over the expression matrix, by sparse products; the matrix may
-    be CSR, CSC, dense, backed or a dask array, and results do not depend on which.
+    Strongly active cells of a feature are compared with its silent cells, or its activation is correlated with
+    expression over all cells. All features meet all genes in one pass over the expression matrix, by sparse products.
+    The matrix may be CSR, CSC, dense, backed or a dask array, and results do not depend on which.
 
     Parameters
     ----------
     adata
-        Cells x genes with a fitted sparse autoencoder. The expression should be normalised and log1p-transformed.
+        Cells x genes with a fitted sparse autoencoder. The expression should be normalized and log1p-transformed.
     key
         Name of the sparse autoencoder.
     layer
         Layer to read instead of `X` or `raw`.
     use_raw
-        Read ``adata.raw``. ``None``: when there is one and no `layer` is asked for.
+        Read ``adata.raw``. ``None``: when there is one and no `layer` is given.
     method
         ``"contrast"``: Welch's t of the strongly active cells of a feature against its silent cells (activation 0).
         ``"correlation"``: Pearson r of activation and expression over all cells. ``"decoder"``: the derivative of
@@ -93,14 +96,14 @@ def feature_genes(
         silent cells: that is exact, needs no random numbers, and costs nothing, since their sums are what the active
         cells leave of the sums over all cells.
     pvalues
-        ``"permutation"``: two-sided p of the difference of means (of r) under random relabelling of cells, from the
+        ``"permutation"``: two-sided p of the difference of means (of r) under random relabeling of cells, from the
         exact first three moments of that distribution; needs no draws. ``"parametric"``: the p of Welch's t, or of
         Pearson's r, by the t distribution.
     skew_guard
-        In Welch's t, a group with fewer cells than this times the squared skewness of a gene cannot estimate its own
+        In Welch's t, a group with fewer cells than this times the squared skewness of a gene cannot estimate its
         variance (a gene that ten cells miss by chance would have none): it gets at least the variance of the other
         group. With `sample_key`, where either side has so few cells over all samples, the difference must also be too
-        large for strong cells drawn by lot within each sample. 0 leaves plain t.
+        large for strong cells drawn at random within each sample. 0 leaves plain t.
     split
         ``"counts"``: test on counts that the features have not seen: the part that :func:`sparsesc.pp.thin_counts` kept
         for tests (``layers["thin_test"]``, or `layer`), brought to the median total of a cell and log1p here if it is
@@ -153,7 +156,7 @@ def feature_genes(
     ``uns[key]["features"]["top_genes"]``
         The five best genes of each feature that are higher in strong cells, joined by commas.
     ``uns[key]["params"]["feature_genes"]``
-        What was asked, the number of tests and of cells tested on, and the scale that `logfc` is on.
+        The options, the number of tests and of cells tested on, and the scale that `logfc` is on.
 
     Raises
     ------
@@ -165,8 +168,25 @@ def feature_genes(
         If gene names repeat, the matrix holds NaN, no feature has enough cells or samples, or an option is out of its
         range or does not go with another one.
 
+    See Also
+    --------
+    sparsesc.tl.feature_enrichment : the gene sets of every feature, from these scores
+    sparsesc.get.genes : the table of genes, for one feature or all
+    sparsesc.pl.genes : the best genes of a feature
+    sparsesc.pp.thin_counts : cut counts in two, for ``split="counts"``
+
     Notes
     -----
+    Of a gene with mean :math:`m_1` and variance :math:`s_1^2` in the :math:`n_1` strong cells, and :math:`m_0` and
+    :math:`s_0^2` in the :math:`n_0` silent ones, the score is
+
+    .. math::
+        t = \frac{m_1 - m_0}{\sqrt{s_1^2 / n_1 + s_0^2 / n_0}} .
+
+    Under relabeling of the :math:`n = n_0 + n_1` cells, the correlation r between expression and being strong has mean
+    0, variance :math:`1 / (n - 1)` and, with :math:`g` and :math:`h` the skewness of expression and of being strong,
+    skewness :math:`g h \sqrt{n - 1} / (n - 2)`. P-values are those of a gamma distribution with these moments.
+
     `logfc` of a log1p matrix is the difference of the means of its values in units of log2, that is the log2 fold
     change of the geometric mean of 1 + expression: it has the sign of the score and needs no pseudocount. For a
     matrix of counts it is log2 of the ratio of means, each plus 1, and for scaled values (negative numbers) the plain
@@ -179,7 +199,7 @@ def feature_genes(
     Nor do few samples tell how much a rare gene varies: if all strong cells miss it, it differs by nearly the same in
     each of them. Among shuffled cells in five samples, plain t gives a fifth of the genes that less than one cell in
     twenty expresses p < .05. Hence the second condition of `skew_guard`: t is then at most the one that is as rare as
-    the difference is for cells drawn by lot (normal approximation). Such p-values are cautious.
+    the difference is for cells drawn at random (normal approximation). Such p-values are cautious.
 
     Which split answers which question:
 
@@ -190,22 +210,41 @@ def feature_genes(
       cells are alike, provided that the embedding and the features come from the other part alone.
     - ``split="cells"``: do the genes that look best do so in other cells? Undoes the optimism of choosing the best
       among many genes, and of features fitted to the cells. It does not make up for the circle of ``split=None``: the
-      code of a held-out cell is computed from its own expression as well.
+      code of a held-out cell is computed from the expression of that cell as well.
     - ``sample_key``: would it be so in other donors? Undoes that cells of one donor resemble each other. It does not
       break that circle either, which is the same in every donor: combine it with ``split="counts"``.
 
     When not to trust it: cells of one donor are not independent; without `sample_key`, p-values are about these cells.
     A derivative through a decoder is what the model believes near these cells, not a test, and no more causal than the
     correlations it was trained on. A paired test over three or four samples finds only large effects. Deeply sequenced
-    cells differ from shallow ones in log-normalised expression whatever the split. A feature active in nearly all cells
+    cells differ from shallow ones in log-normalized expression whatever the split. A feature active in nearly all cells
     has no contrast: use the correlation.
 
     References
     ----------
-    Welch (1947), Biometrika 34:28. Pitman (1937), J R Stat Soc Suppl 4:119 (moments under relabelling).
+    Welch (1947), Biometrika 34:28. Pitman (1937), J R Stat Soc Suppl 4:119 (moments under relabeling).
     Benjamini and Hochberg (1995), J R Stat Soc B 57:289. Cochran (1977), Sampling Techniques (group size and skewness).
     Neufeld et al. (2024), Biostatistics 25:270 (thinned counts, and why a split by cells is not enough). Squair et al.
     (2021), Nature Communications 12:5692 (samples as replicates).
+
+    Examples
+    --------
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.fit_sae(adata, use_rep="X_pca")
+    >>> ssc.tl.feature_genes(adata)
+    >>> genes = ssc.get.genes(adata)
+    >>> [name for name in genes if name.startswith("p")]
+    ['pval', 'padj', 'pval_parametric']
+
+    The feature of B cells, by the label that it goes with best:
+
+    >>> ssc.tl.feature_association(adata, "bulk_labels")
+    >>> table = ssc.get.association(adata).set_index("feature")
+    >>> b_cells = table.loc[table["category"] == "CD19+ B", "auroc"].idxmax()
+    >>> "CD79A" in set(genes.loc[genes["feature"] == b_cells, "gene"].head(10))
+    True
     """
     check_choice(method, (*METHODS, DECODER), name="method")
     if decoder is not None and method != DECODER:
@@ -223,9 +262,7 @@ def feature_genes(
     if not skew_guard >= 0:
         msg = f"skew_guard must not be negative, found {skew_guard!r}."
         raise ValueError(msg)
-    if not max_memory > 0:
-        msg = f"max_memory must be a positive number of GiB, found {max_memory!r}."
-        raise ValueError(msg)
+    check_memory(max_memory)
     if store not in (True, False, "auto"):
         msg = f"store must be True, False or 'auto', found {store!r}."
         raise ValueError(msg)
@@ -258,18 +295,18 @@ def feature_genes(
     settings = GeneSettings(
         method=method,
         pvalues="parametric" if sample_key else pvalues,
-        layer=layer or "",
+        layer=layer,
         use_raw=_reads_raw(adata, layer, use_raw, split),
         quantile=float(quantile),
         min_cells=min_cells,
-        n_silent=0 if n_silent is None else check_positive_int(n_silent, name="n_silent"),
+        n_silent=None if n_silent is None else check_positive_int(n_silent, name="n_silent"),
         skew_guard=float(skew_guard),
         seed=int(as_generator(rng).integers(2**62)) if drawn else 0,
-        split=split or "",
-        holdout="" if holdout is None else holdout,
-        sample_key=sample_key or "",
-        min_samples=int(min_samples),
-        min_cells_per_sample=int(min_cells_per_sample),
+        split=split,
+        holdout=holdout,
+        sample_key=sample_key,
+        min_samples=min_samples,
+        min_cells_per_sample=min_cells_per_sample,
     )
     job = open_genes(adata, key, settings, max_memory=max_memory)
     table = check.get_feature_table(adata, key)
@@ -277,23 +314,22 @@ def feature_genes(
     scale = scale_of(job.blocks.totals)
     warn_of_scale(scale)
     wanted = len(table) * adata.n_vars <= _AUTO_ENTRIES if store == "auto" else bool(store)
-    n_chunks = -(-len(table) // 16)
     keep_genes = job.genes.get_indexer(adata.var_names) if wanted else None
 
     def progress(blocks: Iterable[Any]) -> Iterable[Any]:
-        return _logging.progress(blocks, total=n_chunks, desc="genes", enabled=progress_bar)
+        return _logging.progress(blocks, total=-(-len(table) // 16), desc="genes", enabled=progress_bar)
 
     if split == "cells":
         source = open_genes(adata, key, settings, max_memory=max_memory, choosing=True)
         check_tested(source, table, settings)
-        chosen = top_pairs(
+        chosen = top_genes(
             source.statistic, source.blocks, n_top=n_top, direction=direction, max_bytes=source.max_bytes
         )
-        found = confirm_pairs(
+        best = confirm_genes(
             chosen, job.statistic, job.blocks, keep_genes=keep_genes, max_bytes=job.max_bytes, progress=progress
         )
     else:
-        found = top_pairs(
+        best = top_genes(
             job.statistic,
             job.blocks,
             n_top=n_top,
@@ -302,34 +338,30 @@ def feature_genes(
             max_bytes=job.max_bytes,
             progress=progress,
         )
-    genes = _gene_table(found, table.index, job.genes, scale=scale, base=_log_base(adata))
-    top = genes[(genes["score"] > 0)].groupby("feature", sort=False)["gene"].apply(lambda g: ",".join(g[:_SHOWN_GENES]))
-    table["top_genes"] = top.reindex(table.index).fillna("").astype(str)
-
-    adata = check.writable(adata, copy=copy)
-    slots = _keys.sae_keys(key)
-    slot = adata.uns[key]
-    asked = settings.store() | {
-        "direction": direction,
-        "n_top": -1 if n_top is None else n_top,
+    genes = gene_table(best, table.index, job.genes, scale=scale, base=log_base(adata))
+    table["top_genes"] = top_gene_names(genes, table.index)
+    counts = {
         "n_obs": adata.n_obs,
         "n_obs_tested": job.blocks.shape[0],
-        "n_tests": found.n_tests,
+        "n_tests": best.n_tests,
         "n_features_tested": int(job.statistic.tested.sum()),
         "n_genes_tested": len(job.varies),
-        "scale": scale,
-        # enrichment can read varm only if all tested genes are in it
-        "stored": bool(wanted and job.genes[job.varies].isin(adata.var_names).all()),
     }
-    if found.scores is not None:
-        adata.varm[slots.genes] = found.scores.T
-    elif slots.genes in adata.varm:  # of an earlier run: it would not belong to the new table
-        del adata.varm[slots.genes]
-    slot[_keys.GENES] = genes
-    slot[_keys.FEATURES] = table
-    slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"feature_genes": asked}
-    _report(asked, len(table), int((genes["padj"] < 0.05).sum()), key, stored=found.scores is not None)
-    return adata if copy else None
+    # enrichment can read varm only if all tested genes are in it
+    stored = bool(wanted and job.genes[job.varies].isin(adata.var_names).all())
+    options = asdict(settings) | {"direction": direction, "n_top": n_top, "scale": scale, "stored": stored}
+    name = _keys.sae_keys(key).genes
+    _report(counts, len(table), int((genes["padj"] < 0.05).sum()), key, stored=best.scores is not None)
+    return record(
+        adata,
+        key,
+        "feature_genes",
+        {_keys.GENES: genes, _keys.FEATURES: table},
+        options | counts,
+        copy=copy,
+        # scores of an earlier run would not belong to the new table
+        varm={name: None if best.scores is None else best.scores.T},
+    )
 
 
 def _reads_raw(adata: AnnData, layer: str | None, use_raw: bool | None, split: str | None) -> bool:
@@ -338,33 +370,11 @@ def _reads_raw(adata: AnnData, layer: str | None, use_raw: bool | None, split: s
     return use_raw
 
 
-def _log_base(adata: AnnData) -> float:
-    """Base of log1p as scanpy notes it."""
-    noted = adata.uns.get("log1p")
-    base = noted.get("base") if isinstance(noted, Mapping) else None
-    return float(np.e if base is None else base)
-
-
-def _gene_table(found: TopPairs, features: pd.Index, genes: pd.Index, *, scale: str, base: float) -> pd.DataFrame:
-    columns = dict(found.columns)
-    logfc = log_fold_change(columns["mean_in"], columns["mean_out"], scale=scale, base=base)
-    first = {
-        "feature": features.astype(str).take(found.feature),
-        "gene": genes.astype(str).take(found.gene),
-        "score": columns.pop("score"),
-        "logfc": logfc,
-        "pval": columns.pop("pval"),
-        "padj": columns.pop("padj"),
-        "rank": found.rank,
-    }
-    return pd.DataFrame(first | columns)
-
-
-def _report(asked: dict, n_features: int, n_significant: int, key: str, *, stored: bool) -> None:
-    skipped = n_features - asked["n_features_tested"]
+def _report(counts: dict[str, int], n_features: int, n_significant: int, key: str, *, stored: bool) -> None:
+    skipped = n_features - counts["n_features_tested"]
     varm = f"varm['{key}_genes'] and " if stored else ""
     _logging.info(
-        f"feature_genes: {asked['n_features_tested']} features x {asked['n_genes_tested']} genes, "
+        f"feature_genes: {counts['n_features_tested']} features x {counts['n_genes_tested']} genes, "
         f"{n_significant} of the pairs in the table with padj < .05; added {varm}uns['{key}']['genes']"
         + (f". {skipped} features with too few active or silent cells have no genes" if skipped else "")
     )

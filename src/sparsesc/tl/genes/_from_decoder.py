@@ -14,6 +14,10 @@ from sparsesc._values import listing
 from sparsesc.decoders import Decoder, LinearDecoder, as_decoder, log2_expression
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
+from sparsesc.door._slots import record
+from sparsesc.stats.core._largest import largest_in_rows
+
+from ._gene_table import top_gene_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,7 +27,6 @@ if TYPE_CHECKING:
 METHOD = "decoder"
 _CELLS = 100  # active cells of a feature that its derivative is averaged over
 _BLOCK_VALUES = 4_000_000
-_SHOWN_GENES = 5
 
 
 def decoder_genes(
@@ -63,7 +66,6 @@ def decoder_genes(
         msg = f"None of the {len(table)} features is active in at least min_cells={min_cells} cells. Lower min_cells."
         raise ValueError(msg)
     effects = _Effects(decodes, adata.obs_names, X, codes, W, random.as_generator(rng))
-    earlier = _contrast_scores(adata, slot, key)
     scores = np.zeros((adata.n_vars, len(table)), np.float32)
     tables = []
     for part in _logging.progress(
@@ -71,50 +73,23 @@ def decoder_genes(
     ):
         for feature, score, logfc, sd, n in part:
             scores[place >= 0, feature] = score[place[place >= 0]]
-            top = _best(score, n_top, direction)
-            tables.append(
-                {
-                    "feature": np.full(len(top), feature),
-                    "gene": top,
-                    "score": score[top],
-                    "logfc": logfc[top],
-                    "rank": np.arange(1, len(top) + 1),
-                    "sd": sd[top],
-                    "n_cells": np.full(len(top), n),
-                }
-            )
-    joined = {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
-    genes = pd.DataFrame(
-        {
-            "feature": table.index.astype(str).take(joined["feature"]),
-            "gene": decodes.genes.take(joined["gene"]),
-            "score": joined["score"],
-            "logfc": joined["logfc"],
-            "pval": np.nan,
-            "padj": np.nan,
-            "rank": joined["rank"],
-            "sd": joined["sd"],
-            "n_cells": joined["n_cells"],
-        }
-    )
+            _, top, rank = largest_in_rows(score[None], n_top, direction)
+            top, rank = top[score[top] != 0], rank[score[top] != 0]
+            columns = {"feature": table.index[feature], "gene": decodes.genes[top], "score": score[top]}
+            columns |= {"logfc": logfc[top], "pval": np.nan, "padj": np.nan, "rank": rank, "sd": sd[top], "n_cells": n}
+            tables.append(pd.DataFrame(columns))
+    genes = pd.concat(tables, ignore_index=True)
+    earlier = _contrast_scores(adata, slot, key)
     if earlier is not None:
         at = adata.var_names.get_indexer(genes["gene"])
-        known = at >= 0
-        genes["score_contrast"] = np.where(known, earlier[np.maximum(at, 0), joined["feature"]], np.nan)
-    up = genes[genes["score"] > 0].groupby("feature", sort=False)["gene"]
-    top = up.apply(lambda g: ",".join(g[:_SHOWN_GENES]))
-    table["top_genes"] = top.reindex(table.index).fillna("").astype(str)
-
-    adata = check.writable(adata, copy=copy)
-    slot = adata.uns[key]
-    adata.varm[_keys.sae_keys(key).genes] = scores
-    slot[_keys.GENES] = genes
-    slot[_keys.FEATURES] = table
-    asked = {
+        scored = earlier[np.maximum(at, 0), table.index.get_indexer(genes["feature"])]
+        genes["score_contrast"] = np.where(at >= 0, scored, np.nan)
+    table["top_genes"] = top_gene_names(genes, table.index)
+    options = {
         "method": METHOD,
         "decoder": type(decodes).__name__,
         "direction": direction,
-        "n_top": -1 if n_top is None else n_top,
+        "n_top": n_top,
         "min_cells": min_cells,
         "rng": random.describe(rng),
         "n_obs": adata.n_obs,
@@ -123,12 +98,13 @@ def decoder_genes(
         "scale": decodes.scale,
         "stored": True,
     }
-    slot[_keys.PARAMS] = dict(slot[_keys.PARAMS]) | {"feature_genes": asked}
+    name = _keys.sae_keys(key).genes
     _logging.info(
-        f"feature_genes: decoded effects of {len(tested)} features on {asked['n_genes_tested']} genes; added "
-        f"varm['{_keys.sae_keys(key).genes}'] and uns['{key}']['{_keys.GENES}']"
+        f"feature_genes: decoded effects of {len(tested)} features on {options['n_genes_tested']} genes; added "
+        f"varm['{name}'] and uns['{key}']['{_keys.GENES}']"
     )
-    return adata if copy else None
+    written = {_keys.GENES: genes, _keys.FEATURES: table}
+    return record(adata, key, "feature_genes", written, options, copy=copy, varm={name: scores})
 
 
 class _Effects:
@@ -173,32 +149,21 @@ class _Effects:
         V = np.repeat(self._W[features], [len(r) for r in rows], axis=0)
         value, slope = self._decoder.jvp(self._X[at], V, self._decoder.covariates(self._cells[at]))
         slope = log2_expression(value, self._decoder.scale, slope)
+        slopes = np.split(slope, np.cumsum([len(r) for r in rows])[:-1])
         out = []
-        first = 0
-        for feature, active, mean in zip(features, activations, means, strict=True):
-            mine = slope[first : first + len(active)]
-            first += len(active)
+        for feature, slope, activation, mean in zip(features, slopes, activations, means, strict=True):
             if self._most == 1:
-                out.append((int(feature), mine[0], mine[0] * mean, np.zeros(mine.shape[1]), self._n(feature)))
+                n_active = int(np.diff(self._columns.indptr[feature : feature + 2])[0])
+                out.append((int(feature), slope[0], slope[0] * mean, np.zeros(slope.shape[1]), n_active))
                 continue
-            effect = mine * active[:, None]
-            out.append((int(feature), mine.mean(0), effect.mean(0), effect.std(0), len(active)))
+            effect = slope * activation[:, None]
+            out.append((int(feature), slope.mean(0), effect.mean(0), effect.std(0), len(activation)))
         return out
-
-    def _n(self, feature: int) -> int:
-        return int(self._columns.indptr[feature + 1] - self._columns.indptr[feature])
-
-
-def _best(score: np.ndarray, n_top: int | None, direction: str) -> np.ndarray:
-    sign = {"up": score, "down": -score, "both": np.abs(score)}[direction]
-    order = np.argsort(-sign, kind="stable")
-    order = order[sign[order] > 0]
-    return order if n_top is None else order[:n_top]
 
 
 def _contrast_scores(adata: AnnData, slot: Any, key: str) -> np.ndarray | None:
     """Scores of an earlier contrast, to stand beside the derivatives."""
-    asked = slot[_keys.PARAMS].get("feature_genes", {})
+    options = slot[_keys.PARAMS].get("feature_genes", {})
     name = _keys.sae_keys(key).genes
-    fits = name in adata.varm and bool(asked.get("stored", False)) and asked.get("method") == "contrast"
+    fits = name in adata.varm and bool(options.get("stored", False)) and options.get("method") == "contrast"
     return np.asarray(adata.varm[name]) if fits else None

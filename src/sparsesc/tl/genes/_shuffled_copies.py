@@ -1,4 +1,4 @@
-"""Copies of features whose cells are shuffled: what scores are worth where nothing is to be found."""
+"""Copies of features whose cells are shuffled: the scores that gene sets have by chance."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from scipy import sparse
 
 from sparsesc.door import _checks as check
+from sparsesc.stats.genes._gene_tests import GeneBlock, map_gene_blocks
 from sparsesc.stats.genes._shuffled_sets import BoundedTest, null_sums
-from sparsesc.stats.genes._statistics import GeneBlock, map_gene_blocks
 
-from ._statistics import GeneSettings, open_genes
+from ._gene_job import open_genes
+from ._settings import GeneSettings
 
 if TYPE_CHECKING:
     import pandas as pd

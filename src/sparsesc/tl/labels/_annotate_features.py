@@ -15,7 +15,7 @@ from sparsesc.door._obs_columns import Labels, read_columns
 from sparsesc.door._slots import record
 from sparsesc.stats.core._holdout import stratified_holdout
 from sparsesc.stats.core._multiple import benjamini_hochberg
-from sparsesc.stats.groups._concept_f1 import CRITERIA, THRESHOLDS, ConceptScores, concept_f1, excess_f1
+from sparsesc.stats.groups._concepts import CRITERIA, THRESHOLDS, ConceptScores, excess_f1, score_concepts
 
 from ._best_features import category_titles
 from ._names import UNKNOWN, clear_genes, gene_evidence, make_names, term_evidence
@@ -288,7 +288,7 @@ def _score(
     codes: sparse.csr_matrix, column: Labels, held: np.ndarray, split: np.ndarray, *, min_cells: int, criterion: str
 ) -> ConceptScores:
     choose, test = column.known & split & ~held, column.known & split & held
-    return concept_f1(
+    return score_concepts(
         codes[choose],
         column.codes[choose],
         codes[test],

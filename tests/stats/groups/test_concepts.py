@@ -8,7 +8,7 @@ from scipy import sparse, stats
 from sklearn.metrics import f1_score
 
 from sparsesc.stats.core._multiple import benjamini_hochberg
-from sparsesc.stats.groups._concept_f1 import THRESHOLDS, concept_f1
+from sparsesc.stats.groups._concepts import THRESHOLDS, score_concepts
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def halves(pbmc68k_code):
 @pytest.mark.parametrize("criterion", ["excess", "f1"])
 def test_agrees_with_a_loop_over_all_pairs(halves, criterion):
     choose, choose_labels, test, test_labels = halves
-    found = concept_f1(*halves, n_groups=10, criterion=criterion)
+    found = score_concepts(*halves, n_groups=10, criterion=criterion)
     for f in range(0, 64, 9):
         x, y = choose[:, [f]].toarray().ravel(), test[:, [f]].toarray().ravel()
         values = {}
@@ -45,18 +45,20 @@ def test_agrees_with_a_loop_over_all_pairs(halves, criterion):
 
 def test_null_is_the_mean_over_shuffled_labels(halves):
     choose, choose_labels, test, test_labels = halves
-    found = concept_f1(*halves, n_groups=10)
+    found = score_concepts(*halves, n_groups=10)
     rng = np.random.default_rng(1)
-    draws = [concept_f1(choose, choose_labels, test, rng.permutation(test_labels), n_groups=10).f1 for _ in range(300)]
+    draws = [
+        score_concepts(choose, choose_labels, test, rng.permutation(test_labels), n_groups=10).f1 for _ in range(300)
+    ]
     np.testing.assert_allclose(np.mean(draws, axis=0), found.f1_null, atol=0.02)
 
 
 def test_silent_features_and_groups_without_cells_have_no_concept():
     X = sparse.csr_matrix(np.array([[0, 1.0], [0, 2.0], [0, 0], [0, 3.0]]))
-    found = concept_f1(X, np.array([0, 0, 1, 0]), X, np.array([1, 1, 0, 1]), n_groups=3)
+    found = score_concepts(X, np.array([0, 0, 1, 0]), X, np.array([1, 1, 0, 1]), n_groups=3)
     assert found.concept.tolist() == [-1, 0]
     assert (found.f1[0], found.f1_null[0], found.log_p[0]) == (0, 0, 0)
-    nothing = concept_f1(X, np.zeros(4, int), X, np.zeros(4, int), n_groups=1, eligible=np.array([False]))
+    nothing = score_concepts(X, np.zeros(4, int), X, np.zeros(4, int), n_groups=1, eligible=np.array([False]))
     assert (nothing.concept == -1).all()
 
 
@@ -64,7 +66,7 @@ def test_threshold_is_relative_to_the_maximum():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 200)
     x = np.where(labels == 1, rng.uniform(6, 10, 400), rng.uniform(0.1, 4, 400))
-    found = concept_f1(sparse.csr_matrix(x[::2, None]), labels[::2], sparse.csr_matrix(x[1::2, None]), labels[1::2],
+    found = score_concepts(sparse.csr_matrix(x[::2, None]), labels[::2], sparse.csr_matrix(x[1::2, None]), labels[1::2],
                        n_groups=2)  # fmt: skip
     assert found.concept[0] == 1
     assert found.threshold[0] == pytest.approx(0.5 * x[::2].max())
@@ -75,13 +77,13 @@ def test_p_values_hold_their_level_and_tiny_ones_do_not_underflow():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 1200)
     X = sparse.random(1200, 20_000, density=0.1, random_state=rng, format="csr", dtype=np.float32)
-    found = concept_f1(X[:600], labels[:600], X[600:], labels[600:], n_groups=4)
+    found = score_concepts(X[:600], labels[:600], X[600:], labels[600:], n_groups=4)
     p = np.exp(found.log_p)
     for alpha in [0.05, 0.01, 0.001]:
         assert (p <= alpha).mean() <= 1.05 * alpha
     assert (p <= 0.05).mean() > 0.02  # discrete, but not idle
     member = np.arange(40_000) % 2
-    exact = concept_f1(*[sparse.csr_matrix(member[:, None] * 1.0), member] * 2, n_groups=2)
+    exact = score_concepts(*[sparse.csr_matrix(member[:, None] * 1.0), member] * 2, n_groups=2)
     assert exact.f1[0] == 1
     assert exact.log_p[0] == pytest.approx(stats.hypergeom(40_000, 20_000, 20_000).logpmf(20_000), rel=1e-9)
 
@@ -94,7 +96,7 @@ def test_false_discoveries_and_power_with_planted_concepts():
         X = np.where(rng.random((800, 100)) < 0.15, rng.gamma(2, size=(800, 100)), 0)
         for f in range(20):
             X[(labels == f % 5) & (rng.random(800) < 0.4), f] += 1
-        found = concept_f1(sparse.csr_matrix(X[:400]), labels[:400], sparse.csr_matrix(X[400:]), labels[400:],
+        found = score_concepts(sparse.csr_matrix(X[:400]), labels[:400], sparse.csr_matrix(X[400:]), labels[400:],
                            n_groups=5)  # fmt: skip
         hits = benjamini_hochberg(np.exp(found.log_p)) < 0.05
         shares.append(hits[20:].sum() / max(hits.sum(), 1))

@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from sparsesc.stats.groups._share_contrast import share_contrast
+from sparsesc.stats.groups._shares import compare_shares
 
 
 def draw(rng, sizes, *, base, spread=0.02):
@@ -35,7 +35,7 @@ def test_level(name, spread):
     for seed in range(4):
         rng = np.random.default_rng(seed)
         base = rng.uniform(0.15, 0.7, 5200)
-        p.append(np.exp(share_contrast(draw(rng, sizes, base=base, spread=spread), sizes, second).log_p))
+        p.append(np.exp(compare_shares(draw(rng, sizes, base=base, spread=spread), sizes, second).log_p))
     p = np.concatenate(p)
     p = p[np.isfinite(p)]
     assert len(p) >= 20_000
@@ -48,7 +48,7 @@ def test_rare_features_do_not_break_the_level():
     second = np.arange(len(sizes)) >= 8
     rng = np.random.default_rng(0)
     counts = draw(rng, sizes, base=rng.uniform(0.005, 0.1, 20_000), spread=0.004)
-    p = np.exp(share_contrast(counts, sizes, second).log_p)
+    p = np.exp(compare_shares(counts, sizes, second).log_p)
     p = p[np.isfinite(p)]
     assert 2_000 < len(p) < 20_000
     assert (p <= 0.05).mean() <= 0.06
@@ -67,7 +67,7 @@ def test_what_differs_is_found():
     rng = np.random.default_rng(0)
     base = rng.uniform(0.1, 0.3, 200)
     counts = np.concatenate([draw(rng, [150] * 8, base=base), draw(rng, [80] * 4, base=1.6 * base)])
-    found = share_contrast(counts, np.array([150] * 8 + [80] * 4), np.arange(12) >= 8)
+    found = compare_shares(counts, np.array([150] * 8 + [80] * 4), np.arange(12) >= 8)
     assert (found.log_p < np.log(0.05)).mean() > 0.8
     assert np.median(found.effect) == pytest.approx(
         np.median(2 * np.arcsin(np.sqrt(1.6 * base)) - 2 * np.arcsin(np.sqrt(base))), rel=0.15
@@ -79,7 +79,7 @@ def test_against_weighted_least_squares():
     sizes = np.array([20, 50, 100, 400, 900, 30, 300, 2000])
     second = np.arange(8) >= 5
     counts = draw(rng, sizes, base=rng.uniform(0.2, 0.6, 40), spread=0.15)
-    found = share_contrast(counts, sizes, second)
+    found = compare_shares(counts, sizes, second)
     y = 2 * np.arcsin(np.sqrt((counts + 0.25) / (sizes[:, None] + 0.5)))
     design = sm.add_constant(second.astype(float))
     compared = 0
@@ -106,7 +106,7 @@ def test_against_weighted_least_squares():
 def test_equal_samples_give_the_t_test():
     rng = np.random.default_rng(2)
     counts = draw(rng, [200] * 9, base=rng.uniform(0.2, 0.6, 50), spread=0.15)
-    found = share_contrast(counts, np.full(9, 200), np.arange(9) >= 5)
+    found = compare_shares(counts, np.full(9, 200), np.arange(9) >= 5)
     y = 2 * np.arcsin(np.sqrt((counts + 0.25) / 200.5))
     np.testing.assert_allclose(np.exp(found.log_p), stats.ttest_ind(y[:5], y[5:]).pvalue, rtol=1e-6)
     np.testing.assert_allclose(found.df, 7)
@@ -114,7 +114,7 @@ def test_equal_samples_give_the_t_test():
 
 def test_rare_features_are_not_tested():
     n_active = np.array([[1, 50, 0, 100], [0, 40, 0, 100], [1, 60, 0, 99], [0, 45, 0, 100]])
-    found = share_contrast(n_active, np.full(4, 100), np.array([False, False, True, True]))
+    found = compare_shares(n_active, np.full(4, 100), np.array([False, False, True, True]))
     assert np.isfinite(found.log_p).tolist() == [False, True, False, False]
     assert np.isfinite(found.effect).tolist() == [False, True, False, False]
 
@@ -122,4 +122,4 @@ def test_rare_features_are_not_tested():
 @pytest.mark.parametrize("second", [[False, False, False], [True, True], [False, True]])
 def test_too_few_samples(second):
     with pytest.raises(ValueError, match="At least one sample in each group and three in all"):
-        share_contrast(np.ones((len(second), 2)), np.full(len(second), 10), np.array(second))
+        compare_shares(np.ones((len(second), 2)), np.full(len(second), 10), np.array(second))

@@ -1,11 +1,13 @@
+"""Do the columns of two arrays go together, each with the one in the same place?"""
+
 from __future__ import annotations
 
 import numpy as np
 
-from sparsesc.stats.core._pearson3 import log_p_skewed
+from sparsesc.stats.core._pearson3 import log_p_of_r
 
 
-def paired_correlation(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def columnwise_pearson(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Correlation of every column of one array with the same column of another.
 
     Parameters
@@ -27,19 +29,15 @@ def paired_correlation(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.nda
     if a.shape != b.shape or a.ndim != 2:
         msg = f"Both must be cells x columns of the same shape, found {a.shape} and {b.shape}."
         raise ValueError(msg)
-    n = len(a)
-    (za, skew_a), (zb, skew_b) = _standardised(a), _standardised(b)
+    (za, skew_a), (zb, skew_b) = _standardized(a), _standardized(b)
     r = np.clip((za * zb).mean(axis=0), -1.0, 1.0)
-    if n < 3:
-        return r, np.zeros_like(r)
-    log_p = log_p_skewed(r * np.sqrt(n - 1.0), skew_a * skew_b * np.sqrt(n - 1.0) / (n - 2.0))
-    return r, np.where(r != 0, log_p, 0.0)
+    return r, log_p_of_r(r, skew_a * skew_b, len(a))
 
 
-def _standardised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _standardized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Columns of mean 0 and variance 1 (a constant, up to rounding: 0), and their skewness."""
-    centred = values - values.mean(axis=0)
-    spread = centred.std(axis=0)
+    centered = values - values.mean(axis=0)
+    spread = centered.std(axis=0)
     spread[spread <= 1e-12 * np.abs(values).max(axis=0, initial=0.0)] = np.inf
-    z = centred / spread
+    z = centered / spread
     return z, (z**3).mean(axis=0)

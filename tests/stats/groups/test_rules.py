@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sparsesc.stats.groups._two_sided_f1 import two_sided_f1
+from sparsesc.stats.groups._rules import best_rules
 
 
 def f1(called, y):
@@ -20,7 +20,7 @@ def test_no_threshold_is_better(kind):
         "dense": rng.normal(size=(60, 6)) + 3,
     }[kind]
     groups = rng.integers(0, 4, 60)
-    found = two_sided_f1(sparse.csr_matrix(Z), groups, 4)
+    found = best_rules(sparse.csr_matrix(Z), groups, 4)
     for c in range(4):
         y = groups == c
         every = [
@@ -36,11 +36,11 @@ def test_no_threshold_is_better(kind):
 def test_silence_can_be_the_sign():
     groups = np.array([0] * 10 + [1] * 30)
     Z = sparse.csr_matrix((groups == 1).astype(float)[:, None] * np.linspace(1, 2, 40)[:, None])
-    found = two_sided_f1(Z, groups)
+    found = best_rules(Z, groups)
     np.testing.assert_array_equal(found.sign, [-1, 1])
     np.testing.assert_allclose(found.f1, 1)
 
 
 def test_a_constant_detects_nothing():
-    found = two_sided_f1(sparse.csr_matrix(np.ones((20, 2))), np.arange(20) % 2)
+    found = best_rules(sparse.csr_matrix(np.ones((20, 2))), np.arange(20) % 2)
     np.testing.assert_array_equal(found.f1, 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sparsesc.stats.features._paired_correlation import paired_correlation
+from sparsesc.stats.features._columnwise_pearson import columnwise_pearson
 
 
 @pytest.fixture
@@ -15,13 +15,13 @@ def skewed():
 
 def test_r_is_pearsons(skewed):
     a, b = skewed
-    r, _ = paired_correlation(a, b)
+    r, _ = columnwise_pearson(a, b)
     np.testing.assert_allclose(r, [stats.pearsonr(x, y).statistic for x, y in zip(a.T, b.T, strict=True)], atol=1e-12)
 
 
 def test_p_is_that_of_shuffled_cells(skewed):
     a, b = skewed
-    _, log_p = paired_correlation(a, b)
+    _, log_p = columnwise_pearson(a, b)
     rng = np.random.default_rng(1)
     orders = np.argsort(rng.random((20_000, 60)), axis=1)
     for i in range(10):
@@ -33,17 +33,17 @@ def test_p_is_that_of_shuffled_cells(skewed):
 @pytest.mark.parametrize("shape", [0.2, 1.0, 20.0])
 def test_level(shape):
     rng = np.random.default_rng(2)
-    p = [np.exp(paired_correlation(*rng.gamma(shape, size=(2, 80, 5000)))[1]) for _ in range(4)]
+    p = [np.exp(columnwise_pearson(*rng.gamma(shape, size=(2, 80, 5000)))[1]) for _ in range(4)]
     assert 0.03 <= (np.concatenate(p) <= 0.05).mean() <= 0.06
 
 
 def test_constants_say_nothing():
-    r, log_p = paired_correlation(np.ones((10, 2)), np.arange(20.0).reshape(10, 2))
+    r, log_p = columnwise_pearson(np.ones((10, 2)), np.arange(20.0).reshape(10, 2))
     assert r.tolist() == log_p.tolist() == [0, 0]
-    r, log_p = paired_correlation(np.arange(4.0).reshape(2, 2), np.arange(4.0).reshape(2, 2))
+    r, log_p = columnwise_pearson(np.arange(4.0).reshape(2, 2), np.arange(4.0).reshape(2, 2))
     assert log_p.tolist() == [0, 0]
 
 
 def test_shapes():
     with pytest.raises(ValueError, match=r"of the same shape, found \(3, 2\) and \(3, 1\)"):
-        paired_correlation(np.ones((3, 2)), np.ones((3, 1)))
+        columnwise_pearson(np.ones((3, 2)), np.ones((3, 1)))

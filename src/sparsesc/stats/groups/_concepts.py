@@ -1,4 +1,4 @@
-"""How well a feature detects a concept on cells that chose neither the concept nor the threshold."""
+"""Which concept does a feature find, on cells that chose neither the concept nor the threshold?"""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._moments import check_groups, group_sums
 
 # Shares of a feature's largest activation, as in InterPLM.
@@ -36,7 +36,7 @@ class ConceptScores:
     """Logarithm of the probability of an F1 as large with shuffled labels: exact, one-sided."""
 
 
-def concept_f1(
+def score_concepts(
     choose: sparse.spmatrix,
     choose_groups: np.ndarray,
     test: sparse.spmatrix,
@@ -88,25 +88,25 @@ def concept_f1(
     rows = np.arange(n_features)
     for threshold in thresholds:
         hits, called = _count_calls(choose, threshold * largest, choose_groups, n_groups)
-        f1, null = _f1(hits, called[:, None], sizes[0][None, :], choose.shape[0])
-        value = _excess(f1, null) if criterion == "excess" else f1
+        f1, null = _f1_and_null(hits, called[:, None], sizes[0][None, :], choose.shape[0])
+        value = excess_f1(f1, null) if criterion == "excess" else f1
         value = np.where(allowed[None, :] & (largest > 0)[:, None], value, -np.inf)
         candidate = value.argmax(axis=1) if n_groups else np.zeros(n_features, int)
         better = value[rows, candidate] > best
         best[better] = value[rows, candidate][better]
         concept[better], share[better] = candidate[better], threshold
 
-    found = concept >= 0
+    has_concept = concept >= 0
     wanted = np.maximum(concept, 0)
     levels = share * largest
     hits, called = _count_calls(test, levels, test_groups, n_groups)
-    hits, members = np.where(found, hits[rows, wanted], 0), np.where(found, sizes[1][wanted], 0)
-    called = np.where(found, called, 0)
-    f1, null = _f1(hits, called, members, test.shape[0])
+    hits, members = np.where(has_concept, hits[rows, wanted], 0), np.where(has_concept, sizes[1][wanted], 0)
+    called = np.where(has_concept, called, 0)
+    f1, null = _f1_and_null(hits, called, members, test.shape[0])
     return ConceptScores(
         concept=concept,
         threshold=levels,
-        chosen_by=np.where(found, best, 0.0),
+        chosen_by=np.where(has_concept, best, 0.0),
         f1=f1,
         f1_null=null,
         precision=hits / np.maximum(called, 1),
@@ -117,10 +117,7 @@ def concept_f1(
 
 def excess_f1(f1: np.ndarray, null: np.ndarray) -> np.ndarray:
     """F1 in excess of what chance gives, relative to 1."""
-    return _excess(np.asarray(f1, dtype=np.float64), np.asarray(null, dtype=np.float64))
-
-
-def _excess(f1: np.ndarray, null: np.ndarray) -> np.ndarray:
+    f1, null = np.asarray(f1, dtype=np.float64), np.asarray(null, dtype=np.float64)
     return np.divide(f1 - null, 1.0 - null, out=np.zeros_like(f1), where=null < 1.0)
 
 
@@ -128,19 +125,19 @@ def _count_calls(
     codes: sparse.csr_matrix, levels: np.ndarray, groups: np.ndarray, n_groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Called cells of every group (features x groups), and called cells."""
-    # an activation equal to its own feature's maximum times a share must not be called by rounding alone
+    # an activation equal to the maximum of its feature times a share must not be called by rounding alone
     above = codes.data > levels.astype(codes.dtype)[codes.indices]
     calls = sparse.csr_matrix((above.astype(np.float64), codes.indices, codes.indptr), codes.shape)
     hits = group_sums(calls, groups, n_groups)
     return hits, hits.sum(axis=1)
 
 
-def _f1(hits: np.ndarray, called: np.ndarray, members: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+def _f1_and_null(hits: np.ndarray, called: np.ndarray, members: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     both = np.maximum(called + members, 1.0)
     return 2.0 * hits / both, 2.0 * (called * (members / max(n, 1))) / both
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _log_tail_loop(hits: np.ndarray, called: np.ndarray, members: np.ndarray, n: float, out: np.ndarray) -> None:
     for i in range(len(hits)):
         k, m, c = hits[i], called[i], members[i]

@@ -7,8 +7,10 @@ import pytest
 from scipy import sparse, stats
 
 from sparsesc.stats.core._row_blocks import RowBlocks
-from sparsesc.stats.genes._contrast import OTHER, STRONG, strong_and_silent
-from sparsesc.stats.genes._statistics import Contrast, Correlation, map_gene_blocks
+from sparsesc.stats.genes._gene_tests import map_gene_blocks
+from sparsesc.stats.genes._pearson import PearsonTest
+from sparsesc.stats.genes._strong_cells import OTHER, STRONG, strong_and_silent
+from sparsesc.stats.genes._welch import WelchTest
 
 
 def compute(statistic, blocks, **kwargs):
@@ -27,7 +29,7 @@ def compute(statistic, blocks, **kwargs):
 def contrast(codes, X, *, quantile=0.5, min_cells=10, skew_guard=0.0, relabel=False, n_silent=None, seed=0, **kwargs):
     blocks = RowBlocks(X, cache_bytes=1e9)
     members = strong_and_silent(codes, quantile=quantile, min_cells=min_cells, n_silent=n_silent, rng=seed)
-    statistic = Contrast(members, blocks.totals, min_cells=min_cells, skew_guard=skew_guard, relabel=relabel)
+    statistic = WelchTest(members, blocks.totals, min_cells=min_cells, skew_guard=skew_guard, relabel=relabel)
     return members, statistic, compute(statistic, blocks, **kwargs)
 
 
@@ -124,7 +126,7 @@ def test_welch_agrees_with_scipy(expression, codes, dtype, n_silent):
 @pytest.mark.parametrize("relabel", [False, True])
 def test_correlation_agrees_with_scipy(expression, codes, relabel):
     blocks = RowBlocks(expression, cache_bytes=1e9)
-    r, log_p, described = compute(Correlation(codes, blocks.totals, min_cells=10, relabel=relabel), blocks)
+    r, log_p, described = compute(PearsonTest(codes, blocks.totals, min_cells=10, relabel=relabel), blocks)
     dense, code = expression.toarray().astype(np.float64), codes.toarray().astype(np.float64)
     for f in range(0, codes.shape[1], 4):
         expected = stats.pearsonr(dense, code[:, [f]], axis=0)
@@ -136,7 +138,7 @@ def test_correlation_agrees_with_scipy(expression, codes, relabel):
         np.testing.assert_allclose(described["mean_out"][f], dense[~active].mean(0), rtol=1e-6, atol=1e-9)
 
 
-def test_relabelled_p_agrees_with_drawn_permutations(expression):
+def test_relabeled_p_agrees_with_drawn_permutations(expression):
     n_cells = expression.shape[0]
     codes = random_codes(n_cells, 1, 40, seed=5)
     _, _, (_, log_p, described) = contrast(codes, expression, quantile=0, relabel=True)
@@ -213,7 +215,7 @@ def independent_p(expression, *, n_active, n_features, seed, method):
         _, _, (_, log_p, _) = contrast(codes, X, quantile=0.0, relabel=True)
     else:
         blocks = RowBlocks(X, cache_bytes=1e9)
-        _, log_p, _ = compute(Correlation(codes, blocks.totals, min_cells=10, relabel=True), blocks)
+        _, log_p, _ = compute(PearsonTest(codes, blocks.totals, min_cells=10, relabel=True), blocks)
     return np.exp(log_p)[np.arange(n_features), np.arange(n_features) % len(common)]
 
 

@@ -1,4 +1,4 @@
-"""Strong against silent cells within each sample, with the samples as replicates: a paired t over samples.
+"""Does a gene differ between strong and silent cells in every sample? A paired t with samples as replicates.
 
 Cells come sorted by sample, so that one pass needs the sums of a single sample at a time: they are turned into a
 difference of means, and added to the sums over samples, when the next sample begins.
@@ -7,17 +7,19 @@ difference of means, and added to the sums over samples, when the next sample be
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from functools import partial
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._moments import group_sums
 from sparsesc.stats.core._row_blocks import RowBlocks
-from sparsesc.stats.core._student import _LOG_2, log_normal_tail, log_p_t, t_of_normal
+from sparsesc.stats.core._student import LOG_2, log_normal_tail, log_p_t, t_of_normal
 
-from ._contrast import _MAX_T, _ROUNDING, STRONG, Membership, trusted_group_size
+from ._gene_tests import GeneBlock
+from ._strong_cells import STRONG, Membership
+from ._welch import MAX_T, ROUNDING, trusted_group_size
 
 # Running sums of a feature and a gene: expression in the strong and in the other active cells of the present sample;
 # over finished samples, the difference of means, its square, the mean in strong cells, and the variance that the
@@ -25,7 +27,7 @@ from ._contrast import _MAX_T, _ROUNDING, STRONG, Membership, trusted_group_size
 _IN_STRONG, _IN_OTHER, _DIFFERENCE, _SQUARE, _MEAN_IN, _BY_DRAW = range(6)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _finish_sample(
     sums: np.ndarray,
     n_strong: int,
@@ -40,7 +42,7 @@ def _finish_sample(
         if counts:
             strong = sums[_IN_STRONG, g]
             silent = total[g] - strong - sums[_IN_OTHER, g]
-            if abs(silent) <= _ROUNDING * magnitude[g]:  # no silent cell expresses it: only rounding is left
+            if abs(silent) <= ROUNDING * magnitude[g]:  # no silent cell expresses it: only rounding is left
                 silent = 0.0
             mean_in = strong / n_strong
             difference = mean_in - silent / n_silent
@@ -52,7 +54,7 @@ def _finish_sample(
         sums[_IN_OTHER, g] = 0.0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _add_rows(
     row0: int,
     indptr: np.ndarray,
@@ -92,7 +94,7 @@ def _add_rows(
         cursor[f] = p
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _paired_rows(
     sums: np.ndarray,
     n_samples: np.ndarray,
@@ -103,7 +105,7 @@ def _paired_rows(
     t: np.ndarray,
     log_p: np.ndarray,
 ) -> None:
-    """Paired t; with fewer cells than ``trusted_n`` at most what the difference is worth if cells are drawn by lot."""
+    """Paired t; with fewer cells than ``trusted_n`` at most as rare as the difference is for cells drawn at random."""
     for f in range(len(sums)):
         for g in range(sums.shape[2]):
             t[f, g], log_p[f, g] = 0.0, 0.0
@@ -113,42 +115,20 @@ def _paired_rows(
             n = float(n_samples[f])
             mean = total / n
             deviations = max(squares - total * mean, 0.0)
-            error = math.sqrt(deviations / (n - 1.0) / n) if deviations > _ROUNDING * squares else 0.0
-            size = abs(mean) / max(error, abs(mean) / _MAX_T)
+            error = math.sqrt(deviations / (n - 1.0) / n) if deviations > ROUNDING * squares else 0.0
+            size = abs(mean) / max(error, abs(mean) / MAX_T)
             if n_cells[f] < trusted_n[g] and sums[f, _BY_DRAW, g] > 0.0:
                 z = abs(total) / math.sqrt(sums[f, _BY_DRAW, g])
                 # t of the same tail is never below z
-                if size > z and log_p_t(size, n - 1.0) < _LOG_2 + log_normal_tail(z):
+                if size > z and log_p_t(size, n - 1.0) < LOG_2 + log_normal_tail(z):
                     size = t_of_normal(z, n - 1.0)
             t[f, g] = math.copysign(size, mean)
             if with_p:
                 log_p[f, g] = log_p_t(t[f, g], n - 1.0)
 
 
-@dataclass
-class SampleBlock:
-    """Paired t over samples."""
-
-    start: int
-    stop: int
-    score: np.ndarray
-    log_p: np.ndarray
-    _sums: np.ndarray
-    _n_samples: np.ndarray
-
-    def describe(self, features: np.ndarray, genes: np.ndarray) -> dict[str, np.ndarray]:
-        """Means over samples of both sides; the effect size is the mean difference over its standard deviation."""
-        n = self._n_samples[features]
-        difference = self._sums[features, _DIFFERENCE, genes] / n
-        mean_in = self._sums[features, _MEAN_IN, genes] / n
-        spread = np.sqrt(np.maximum(self._sums[features, _SQUARE, genes] / n - difference**2, 0.0) * n / (n - 1))
-        smallest = np.maximum(np.abs(difference) * np.sqrt(n) / _MAX_T, np.finfo(np.float64).tiny)
-        effect = difference / np.maximum(spread, smallest)
-        return {"mean_in": mean_in, "mean_out": mean_in - difference, "effect_size": effect, "n_samples": n}
-
-
-class SampleContrast:
-    """Strong against silent cells of each feature within samples.
+class PairedTest:
+    """Paired t over samples: strong against silent cells of each feature within samples.
 
     Parameters
     ----------
@@ -167,10 +147,10 @@ class SampleContrast:
     skew_guard
         Where a side has fewer cells, over all samples, than this times the squared skewness of a gene, the samples do
         not tell how far their differences vary: a rare gene that all strong cells miss differs by nearly the same in
-        every sample. The difference must then also be too large for strong cells that are drawn by lot in each sample
-        (normal approximation): t is at most the one that is as rare as that.
+        every sample. The difference must then also be too large for strong cells that are drawn at random in each
+        sample (normal approximation): t is at most the one that is as rare as that.
     with_p
-        Whether p is wanted at all: without it, all p are 1.
+        Whether p is needed: without it, all p are 1.
     """
 
     def __init__(
@@ -192,50 +172,58 @@ class SampleContrast:
         strong = np.bincount(place[members.group == STRONG], minlength=size).reshape(shape)
         active = np.bincount(place, minlength=size).reshape(shape)
         silent = np.bincount(samples, minlength=n_samples) - active
-        self._members = members
-        self._samples = samples
+        self._members, self._samples = members, samples
         self._n_strong, self._n_silent = strong, silent
         self._counts = (strong >= min_cells_per_sample) & (silent >= min_cells_per_sample)
-        self.n_samples = self._counts.sum(1)
-        self.tested = members.tested(min_cells) & (self.n_samples >= min_samples)
+        self._n_samples = self._counts.sum(1)
         self._n_fewest = np.minimum(*((side * self._counts).sum(1) for side in (strong, silent)))
         self._trusted_n = trusted_group_size(blocks.totals, skew_guard)
-        self._totals, self._magnitudes, self._variances = _sample_totals(blocks, samples, n_samples)
-        self.sums_shape: tuple[int, ...] = (6, blocks.shape[1])
+        self._by_sample = _sample_totals(blocks, samples, n_samples)
         self._with_p = with_p
-
-    def first_entries(self, features: slice) -> np.ndarray:
-        """Where the cells of each feature start."""
-        return self._members.indptr[:-1][features].copy()
+        self.tested = members.tested(min_cells) & (self._n_samples >= min_samples)
+        self.starts = members.indptr[:-1]
+        self.sums_shape: tuple[int, ...] = (6, blocks.shape[1])
+        self._ends = np.where(self.tested, members.indptr[1:], -1)
 
     def accumulate(
         self, row0: int, block: sparse.csr_matrix, features: slice, cursor: np.ndarray, sums: np.ndarray
     ) -> None:
         """Add a block of rows to the sums of some features."""
         members = self._members
-        ends = np.where(self.tested[features], members.indptr[1:][features], -1)
         _add_rows(
-            row0, block.indptr, block.indices, block.data, cursor, members.indptr[:-1][features], ends, members.rows,
-            members.group, self._samples, self._n_strong[features], self._n_silent[features], self._counts[features],
-            self._totals, self._magnitudes, self._variances, sums,
+            row0, block.indptr, block.indices, block.data, cursor, self.starts[features], self._ends[features],
+            members.rows, members.group, self._samples, self._n_strong[features], self._n_silent[features],
+            self._counts[features], *self._by_sample, sums,
         )  # fmt: skip
 
-    def finish(self, features: slice, sums: np.ndarray) -> SampleBlock:
-        """Turn sums over all rows into statistics."""
-        members = self._members
+    def finish(self, features: slice, sums: np.ndarray) -> GeneBlock:
+        """Turn sums over all rows into t, p and what describes a pair."""
         for i, feature in enumerate(range(features.start, features.stop)):
             if self.tested[feature]:
-                last = self._samples[members.rows[members.indptr[feature + 1] - 1]]
+                last = self._samples[self._members.rows[self._ends[feature] - 1]]
+                at = feature, last
                 _finish_sample(
-                    sums[i], self._n_strong[feature, last], self._n_silent[feature, last], self._counts[feature, last],
-                    self._totals[last], self._magnitudes[last], self._variances[last],
+                    sums[i], self._n_strong[at], self._n_silent[at], self._counts[at],
+                    *(values[last] for values in self._by_sample),
                 )  # fmt: skip
         t = np.empty((len(sums), sums.shape[2]))
         log_p = np.empty_like(t)
-        n_samples = self.n_samples[features]
-        n_fewest, tested = self._n_fewest[features], self.tested[features]
-        _paired_rows(sums, n_samples, n_fewest, self._trusted_n, tested, self._with_p, t, log_p)
-        return SampleBlock(features.start, features.stop, t, log_p, sums, np.maximum(n_samples, 1))
+        n_samples, tested = self._n_samples[features], self.tested[features]
+        _paired_rows(sums, n_samples, self._n_fewest[features], self._trusted_n, tested, self._with_p, t, log_p)
+        return GeneBlock(features.start, features.stop, t, log_p, partial(_describe, np.maximum(n_samples, 1), sums))
+
+
+def _describe(
+    n_samples: np.ndarray, sums: np.ndarray, features: np.ndarray, genes: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Means over samples of both sides; the effect size is the mean difference over its standard deviation."""
+    n = n_samples[features]
+    difference = sums[features, _DIFFERENCE, genes] / n
+    mean_in = sums[features, _MEAN_IN, genes] / n
+    spread = np.sqrt(np.maximum(sums[features, _SQUARE, genes] / n - difference**2, 0.0) * n / (n - 1))
+    smallest = np.maximum(np.abs(difference) * np.sqrt(n) / MAX_T, np.finfo(np.float64).tiny)
+    effect = difference / np.maximum(spread, smallest)
+    return {"mean_in": mean_in, "mean_out": mean_in - difference, "effect_size": effect, "n_samples": n}
 
 
 def _sample_totals(blocks: RowBlocks, samples: np.ndarray, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -252,5 +240,5 @@ def _sample_totals(blocks: RowBlocks, samples: np.ndarray, n_samples: int) -> tu
             magnitudes += group_sums(abs(block), here, n_samples).T
     n = np.bincount(samples, minlength=n_samples)[:, None]
     deviations = squares - totals**2 / np.maximum(n, 1)
-    variances = np.where(deviations > _ROUNDING * squares, deviations, 0.0) / np.maximum(n - 1, 1)
+    variances = np.where(deviations > ROUNDING * squares, deviations, 0.0) / np.maximum(n - 1, 1)
     return totals, magnitudes, variances

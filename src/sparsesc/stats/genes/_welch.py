@@ -1,114 +1,32 @@
-"""Strongly active against silent cells, for every feature and gene.
+"""Does a gene differ between the strong and the silent cells of a feature? Welch's t, for every feature and gene.
 
 The sums over the strong and over the other active cells of a feature come from a sparse product of its codes with the
-expression matrix; those over the silent cells are what is left of the sums over all cells, so that every silent cell
+expression matrix. Those over the silent cells are what is left of the sums over all cells, so that every silent cell
 is used at no cost.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from functools import partial
 
-import numba
 import numpy as np
 from scipy import sparse
 
-from sparsesc.stats.core._pearson3 import log_p_relabelled
+from sparsesc._compiled import compiled
+from sparsesc.stats.core._pearson3 import log_p_relabeled
 from sparsesc.stats.core._row_blocks import ColumnTotals
 from sparsesc.stats.core._student import log_p_t
 
-STRONG, OTHER = 0, 1
-_ROUNDING = 1e-12
-_MAX_T = 1e4
+from ._gene_tests import GeneBlock
+from ._strong_cells import Membership
+
+ROUNDING = 1e-12
+MAX_T = 1e4
 
 
-@dataclass(frozen=True)
-class Membership:
-    """Which cells of each feature are summed: column pointers and sorted rows, as in CSC, and groups."""
-
-    indptr: np.ndarray
-    rows: np.ndarray
-    group: np.ndarray
-    """`STRONG`, or `OTHER`: weakly active cells, or the sampled silent ones when `sampled`."""
-    n_strong: np.ndarray
-    n_silent: np.ndarray
-    sampled: bool
-    """Whether the silent cells are listed, rather than all that are not."""
-
-    def tested(self, min_cells: int) -> np.ndarray:
-        """Features with at least `min_cells` cells on either side."""
-        return (self.n_strong >= min_cells) & (self.n_silent >= max(min_cells, 2))
-
-
-def strong_and_silent(
-    codes: sparse.csr_matrix,
-    *,
-    quantile: float,
-    min_cells: int,
-    n_silent: int | None = None,
-    rng: np.random.Generator | None = None,
-) -> Membership:
-    """Strong cells (activation at or above a `quantile` of the feature's non-zero activations) and silent cells.
-
-    Parameters
-    ----------
-    codes
-        Cells x features, non-negative.
-    quantile
-        Between 0 (all active cells) and 1 (the strongest one only).
-    min_cells
-        Where the quantile leaves fewer, the threshold falls to the `min_cells`-th strongest activation. Ties at the
-        threshold are all taken, so the order of cells never matters.
-    n_silent
-        Sample at most so many silent cells for each feature; ``None`` takes all.
-    rng
-        Draws that sample.
-    """
-    csc = codes.tocsc(copy=True)
-    csc.eliminate_zeros()
-    csc.sort_indices()
-    n_cells, n_features = csc.shape
-    indptr = csc.indptr.astype(np.int64)
-    strong = np.zeros(csc.nnz, bool)
-    for f in range(n_features):
-        values = csc.data[indptr[f] : indptr[f + 1]]
-        if len(values):
-            nth = np.partition(values, -min_cells)[-min_cells] if len(values) > min_cells else values.min()
-            strong[indptr[f] : indptr[f + 1]] = values >= min(np.quantile(values, quantile, method="higher"), nth)
-    n_active = np.diff(indptr)
-    n_strong = np.diff(np.r_[0, np.cumsum(strong)][indptr])
-    rows = csc.indices.astype(np.int32)
-    if n_silent is None:
-        group = np.where(strong, STRONG, OTHER).astype(np.uint8)
-        return Membership(indptr, rows, group, n_strong, n_cells - n_active, sampled=False)
-    rng = np.random.default_rng(rng)
-    active = np.zeros(n_cells, bool)
-    lists, groups = [], []
-    for f in range(n_features):
-        entries = slice(indptr[f], indptr[f + 1])
-        # so many draws that enough are left once the active cells among them are dropped
-        drawn = rng.choice(n_cells, size=min(n_cells, n_silent + n_active[f]), replace=False)
-        active[rows[entries]] = True
-        chosen = drawn[~active[drawn]][:n_silent].astype(np.int32)
-        active[rows[entries]] = False
-        both = np.r_[rows[entries][strong[entries]], chosen]
-        order = np.argsort(both)
-        lists.append(both[order])
-        groups.append(np.repeat([STRONG, OTHER], [n_strong[f], len(chosen)]).astype(np.uint8)[order])
-    sampled_counts = np.array([len(rows_of) for rows_of in lists], np.int64)
-    return Membership(
-        np.r_[0, np.cumsum(sampled_counts)],
-        np.concatenate([np.empty(0, np.int32), *lists]),
-        np.concatenate([np.empty(0, np.uint8), *groups]),
-        n_strong,
-        sampled_counts - n_strong,
-        sampled=True,
-    )
-
-
-@numba.njit(nogil=True, cache=True)
-def add_group_sums(
+@compiled
+def _add_group_sums(
     row0: int,
     indptr: np.ndarray,
     indices: np.ndarray,
@@ -135,20 +53,20 @@ def add_group_sums(
         cursor[f] = p
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _moments(n: float, total: float, squares: float, scale: float) -> tuple[float, float]:
     """Mean and unbiased variance; `scale` is the sum of squares that rounding is relative to."""
-    if squares <= _ROUNDING * scale:
+    if squares <= ROUNDING * scale:
         return 0.0, 0.0
     mean = total / n
     deviations = squares - total * mean
-    if deviations <= _ROUNDING * scale:
+    if deviations <= ROUNDING * scale:
         return mean, 0.0
     return mean, deviations / (n - 1.0)
 
 
-@numba.njit(nogil=True, cache=True)
-def _pair(
+@compiled
+def _moments_of_pair(
     sums: np.ndarray, g: int, n1: float, n0: float, sampled: bool, total: float, squares: float
 ) -> tuple[float, float, float, float]:
     """Mean and variance of one gene in the strong and in the silent cells of one feature."""
@@ -161,7 +79,7 @@ def _pair(
     return mean1, var1, mean0, var0
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _welch(
     mean1: float, var1: float, n1: float, mean0: float, var0: float, n0: float, trusted_n: float
 ) -> tuple[float, float]:
@@ -178,13 +96,13 @@ def _welch(
         difference = 0.0
     if difference == 0.0:
         return 0.0, n1 + n0 - 2.0
-    t = difference / max(math.sqrt(error), abs(difference) / _MAX_T)
+    t = difference / max(math.sqrt(error), abs(difference) / MAX_T)
     if error == 0.0:  # two different constants
         return t, n1 + n0 - 2.0
     return t, error * error / (e1 * e1 / (n1 - 1.0) + e0 * e0 / (n0 - 1.0))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _point_biserial(mean1: float, var1: float, n1: float, mean0: float, var0: float, n0: float) -> float:
     """Pearson r between expression and being strong, over the strong and the silent cells."""
     n = n1 + n0
@@ -194,8 +112,8 @@ def _point_biserial(mean1: float, var1: float, n1: float, mean0: float, var0: fl
     return math.copysign(math.sqrt(between / total), mean1 - mean0) if total > 0.0 else 0.0
 
 
-@numba.njit(nogil=True, cache=True)
-def contrast_rows(
+@compiled
+def _test_rows(
     sums: np.ndarray,
     n_strong: np.ndarray,
     n_silent: np.ndarray,
@@ -211,7 +129,7 @@ def contrast_rows(
 ) -> None:
     """Welch's t and the logarithm of a two-sided p for features x genes.
 
-    With ``relabel`` p is that of the difference of means under random relabelling of cells, otherwise that of t.
+    With ``relabel`` p is that of the difference of means under random relabeling of cells, otherwise that of t.
     Without ``with_p`` all p are 1: they take most of the time.
     """
     for f in range(len(n_strong)):
@@ -222,20 +140,20 @@ def contrast_rows(
             log_p[f] = 0.0
             continue
         for g in range(len(total)):
-            mean1, var1, mean0, var0 = _pair(sums[f], g, n1, n0, sampled, total[g], squares[g])
+            mean1, var1, mean0, var0 = _moments_of_pair(sums[f], g, n1, n0, sampled, total[g], squares[g])
             statistic, df = _welch(mean1, var1, n1, mean0, var0, n0, trusted_n[g])
             t[f, g] = statistic
             if statistic == 0.0 or not with_p:
                 log_p[f, g] = 0.0
             elif relabel:
                 r = _point_biserial(mean1, var1, n1, mean0, var0, n0)
-                log_p[f, g] = log_p_relabelled(r, skewness[g] * (n0 - n1) / math.sqrt(n1 * n0), n)
+                log_p[f, g] = log_p_relabeled(r, skewness[g] * (n0 - n1) / math.sqrt(n1 * n0), n)
             else:
                 log_p[f, g] = log_p_t(statistic, df)
 
 
-@numba.njit(nogil=True, cache=True)
-def describe_pairs(
+@compiled
+def _describe_pairs(
     sums: np.ndarray,
     n_strong: np.ndarray,
     n_silent: np.ndarray,
@@ -251,7 +169,7 @@ def describe_pairs(
     for i in range(len(features)):
         f, g = features[i], genes[i]
         n1, n0 = float(n_strong[f]), float(n_silent[f])
-        mean1, var1, mean0, var0 = _pair(sums[f], g, n1, n0, sampled, total[g], squares[g])
+        mean1, var1, mean0, var0 = _moments_of_pair(sums[f], g, n1, n0, sampled, total[g], squares[g])
         t, df = _welch(mean1, var1, n1, mean0, var0, n0, trusted_n[g])
         out[i, 0], out[i, 1], out[i, 2], out[i, 3] = mean1, var1, mean0, var0
         out[i, 4] = log_p_t(t, df)
@@ -260,3 +178,76 @@ def describe_pairs(
 def trusted_group_size(totals: ColumnTotals, skew_guard: float) -> np.ndarray:
     """Smallest group whose mean of a gene is near enough to normal: ``skew_guard`` x squared skewness (Cochran)."""
     return skew_guard * totals.skewness**2
+
+
+class WelchTest:
+    """Welch's t of the strongly active against the silent cells of each feature.
+
+    Parameters
+    ----------
+    members
+        The cells of both sides.
+    totals
+        Sums over all cells.
+    min_cells
+        Features with fewer cells on a side are not tested.
+    skew_guard
+        A group with fewer cells than this times the squared skewness of a gene is too small to estimate its variance:
+        it then gets at least the variance of the other group. 0 leaves plain Welch.
+    relabel
+        Take p from random relabeling of cells rather than from the t distribution.
+    with_p
+        Whether p is needed: without it, all p are 1.
+    """
+
+    def __init__(
+        self,
+        members: Membership,
+        totals: ColumnTotals,
+        *,
+        min_cells: int,
+        skew_guard: float,
+        relabel: bool,
+        with_p: bool = True,
+    ) -> None:
+        self.tested = members.tested(min_cells)
+        self.starts = members.indptr[:-1]
+        self.sums_shape: tuple[int, ...] = (2, len(totals.total), 2)
+        self._members, self._totals = members, totals
+        self._ends = np.where(self.tested, members.indptr[1:], -1)
+        self._relabel, self._with_p = relabel, with_p
+        self._trusted_n = trusted_group_size(totals, skew_guard)
+
+    def accumulate(
+        self, row0: int, block: sparse.csr_matrix, features: slice, cursor: np.ndarray, sums: np.ndarray
+    ) -> None:
+        """Add a block of rows to the sums of some features."""
+        members, ends = self._members, self._ends[features]
+        _add_group_sums(row0, block.indptr, block.indices, block.data, cursor, ends, members.rows, members.group, sums)
+
+    def finish(self, features: slice, sums: np.ndarray) -> GeneBlock:
+        """Turn sums over all rows into t, p and what describes a pair."""
+        t = np.empty((len(sums), len(self._totals.total)))
+        log_p = np.empty_like(t)
+        members, totals = self._members, self._totals
+        _test_rows(
+            sums, members.n_strong[features], members.n_silent[features], members.sampled, totals.total,
+            totals.squares, totals.skewness, self._trusted_n, self._relabel, self._with_p, t, log_p,
+        )  # fmt: skip
+        return GeneBlock(features.start, features.stop, t, log_p, partial(self._describe, features, sums))
+
+    def _describe(
+        self, block: slice, sums: np.ndarray, features: np.ndarray, genes: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Means and Cohen's d: the difference of means over the root of the mean of both variances."""
+        members, totals = self._members, self._totals
+        out = np.empty((len(features), 5))
+        _describe_pairs(
+            sums, members.n_strong[block], members.n_silent[block], members.sampled,
+            totals.total, totals.squares, self._trusted_n, features, genes, out,
+        )  # fmt: skip
+        mean_in, var_in, mean_out, var_out, log_p = out.T
+        spread = np.sqrt((var_in + var_out) / 2)
+        effect = np.divide(mean_in - mean_out, spread, out=np.zeros_like(spread), where=spread > 0)
+        columns = {"mean_in": mean_in, "mean_out": mean_out, "effect_size": effect}
+        return columns | ({"pval_parametric": np.exp(log_p)} if self._relabel else {})

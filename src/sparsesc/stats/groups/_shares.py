@@ -1,4 +1,4 @@
-"""Shares of cells in two groups of samples, where samples differ and have different numbers of cells."""
+"""Do shares of cells differ between two groups of samples? Samples vary, and have different numbers of cells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HALVINGS = 60
 
 
 @dataclass(frozen=True)
-class ShareContrast:
+class ShareDifferences:
     """One test a feature; NaN where none was made."""
 
     effect: np.ndarray
@@ -24,9 +24,9 @@ class ShareContrast:
     """Natural logarithm of the two-sided p."""
 
 
-def share_contrast(
+def compare_shares(
     n_active: np.ndarray, n_cells: np.ndarray, second: np.ndarray, *, min_expected: float = 5.0
-) -> ShareContrast:
+) -> ShareDifferences:
     r"""Test whether shares of active cells differ between two groups of samples, with samples as replicates.
 
     On the scale ``2 arcsin(sqrt(share))`` a share of n cells has the sampling variance 1 / n, whatever it is; samples
@@ -80,8 +80,8 @@ def share_contrast(
     fewest = min(n_cells[second].sum(), n_cells[~second].sum())
     tested = np.minimum(pooled, 1 - pooled) * fewest >= min_expected
     se = np.sqrt(variance)
-    found = (effect, se, df, log_p_two_sided(effect / se, df))
-    return ShareContrast(*(np.where(tested, values, np.nan) for values in found))
+    columns = (effect, se, df, log_p_two_sided(effect / se, df))
+    return ShareDifferences(*(np.where(tested, values, np.nan) for values in columns))
 
 
 type _Groups = tuple[np.ndarray, np.ndarray]

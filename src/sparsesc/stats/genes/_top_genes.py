@@ -1,4 +1,4 @@
-"""The strongest genes of every feature, with p-values adjusted for all features x genes, or tested in other cells."""
+"""Which genes are the best of every feature? With p-values adjusted for all pairs, or tested in other cells."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from sparsesc.stats.core._best_pairs import best_pairs
+from sparsesc.stats.core._largest import largest_in_rows
 from sparsesc.stats.core._multiple import benjamini_hochberg
 from sparsesc.stats.core._pvalue_pool import PValuePool
 from sparsesc.stats.core._row_blocks import RowBlocks
 
-from ._statistics import GeneBlock, Statistic, map_gene_blocks
+from ._gene_tests import GeneBlock, GeneTest, map_gene_blocks
 
 DIRECTIONS = ("up", "down", "both")
 
 
 @dataclass(frozen=True)
-class TopPairs:
+class TopGenes:
     """Pairs of feature and gene, best first within each feature."""
 
     feature: np.ndarray
@@ -36,8 +36,8 @@ class TopPairs:
     """Features x chosen genes, float32; 0 where nothing was tested."""
 
 
-def top_pairs(
-    statistic: Statistic,
+def top_genes(
+    statistic: GeneTest,
     blocks: RowBlocks,
     *,
     n_top: int | None,
@@ -45,7 +45,7 @@ def top_pairs(
     keep_genes: np.ndarray | None = None,
     max_bytes: float,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> TopPairs:
+) -> TopGenes:
     """Test every feature against every gene, and keep the best pairs.
 
     Parameters
@@ -76,31 +76,30 @@ def top_pairs(
         pool.add(block.log_p[np.ix_(rows, varies)])
         if scores is not None and keep_genes is not None:
             scores[block.start + rows] = np.where(keep_genes >= 0, block.score[np.ix_(rows, keep_genes)], 0)
-        feature, gene, rank = best_pairs(block.score[np.ix_(rows, varies)], n_top, direction)
+        feature, gene, rank = largest_in_rows(block.score[np.ix_(rows, varies)], n_top, direction)
         feature, gene = rows[feature], varies[gene]
-        found = {"feature": block.start + feature, "gene": gene, "rank": rank}
-        found |= {"score": block.score[feature, gene], "log_p": block.log_p[feature, gene]}
-        return found | block.describe(feature, gene)
+        columns = {"feature": block.start + feature, "gene": gene, "rank": rank}
+        columns |= {"score": block.score[feature, gene], "log_p": block.log_p[feature, gene]}
+        return columns | block.describe(feature, gene)
 
-    found = map_gene_blocks(statistic, blocks, reduce, max_bytes=max_bytes)
-    parts = list(progress(found))
+    parts = list(progress(map_gene_blocks(statistic, blocks, reduce, max_bytes=max_bytes)))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     log_p = joined.pop("log_p")
     score = joined.pop("score")
     pvalues = {"score": score, "pval": np.exp(log_p), "padj": pool.adjust(log_p)}
     feature, gene, rank = (joined.pop(name) for name in ("feature", "gene", "rank"))
-    return TopPairs(feature, gene, rank, pvalues | joined, n_tests, scores)
+    return TopGenes(feature, gene, rank, pvalues | joined, n_tests, scores)
 
 
-def confirm_pairs(
-    chosen: TopPairs,
-    statistic: Statistic,
+def confirm_genes(
+    chosen: TopGenes,
+    statistic: GeneTest,
     blocks: RowBlocks,
     *,
     keep_genes: np.ndarray | None = None,
     max_bytes: float,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> TopPairs:
+) -> TopGenes:
     """Test pairs of feature and gene that were chosen in other cells.
 
     As the cells of the tests did not choose, p-values need to be adjusted for the chosen pairs only.
@@ -110,7 +109,7 @@ def confirm_pairs(
     chosen
         Pairs, sorted by feature; their order is kept, and their score becomes the column ``score_chosen``.
     statistic, blocks, keep_genes, max_bytes, progress
-        As in :func:`top_pairs`, of the cells to test on. Pairs whose feature cannot be tested there are dropped.
+        As in :func:`top_genes`, of the cells to test on. Pairs whose feature cannot be tested there are dropped.
     """
     scores = None if keep_genes is None else np.zeros((len(statistic.tested), len(keep_genes)), np.float32)
     kept = np.flatnonzero(statistic.tested[chosen.feature])
@@ -122,12 +121,12 @@ def confirm_pairs(
             scores[block.start + rows] = np.where(keep_genes >= 0, block.score[np.ix_(rows, keep_genes)], 0)
         here = slice(*np.searchsorted(features, [block.start, block.stop]))
         feature, gene = features[here] - block.start, genes[here]
-        found = {"score": block.score[feature, gene], "pval": np.exp(block.log_p[feature, gene])}
-        return found | block.describe(feature, gene)
+        columns = {"score": block.score[feature, gene], "pval": np.exp(block.log_p[feature, gene])}
+        return columns | block.describe(feature, gene)
 
     parts = list(progress(map_gene_blocks(statistic, blocks, reduce, max_bytes=max_bytes)))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     first = {"score": columns.pop("score"), "pval": columns.pop("pval")}
     first |= {"padj": benjamini_hochberg(first["pval"])}
     columns["score_chosen"] = chosen.columns["score"][kept]
-    return TopPairs(features, genes, chosen.rank[kept], first | columns, len(kept), scores)
+    return TopGenes(features, genes, chosen.rank[kept], first | columns, len(kept), scores)

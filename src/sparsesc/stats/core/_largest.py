@@ -1,11 +1,11 @@
-"""The best columns of every row."""
+"""Which columns of each row have the largest values?"""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def best_pairs(score: np.ndarray, n_top: int | None, direction: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def largest_in_rows(score: np.ndarray, n_top: int | None, direction: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, columns and ranks of the best scores of each row; ties go to the earlier column."""
     value = {"up": score, "down": -score, "both": np.abs(score)}[direction]
     n_genes = score.shape[1]

@@ -7,7 +7,8 @@ import pandas as pd
 from sparsesc import _logging
 from sparsesc._values import check_positive_int
 
-from ._statistics import GeneJob, GeneSettings
+from ._gene_job import GeneJob
+from ._settings import GeneSettings
 
 
 def check_holdout(holdout: float | str | None, split: str | None) -> None:
@@ -62,7 +63,7 @@ def check_tested(job: GeneJob, table: pd.DataFrame, settings: GeneSettings) -> N
 
 
 def warn_of_scale(scale: str) -> None:
-    """Say what scores mean on values that are not log-normalised."""
+    """Say what scores mean on values that are not log-normalized."""
     if scale == "counts":
         _logging.warning(
             "The expression matrix looks like counts that are not log-transformed: highly expressed genes and deeply "
@@ -71,5 +72,5 @@ def warn_of_scale(scale: str) -> None:
     elif scale == "scaled":
         _logging.warning(
             "The expression matrix has negative values, as after scaling: logfc is a difference of scaled means, not a "
-            "log fold change. Pass a layer with log-normalised values, or use_raw=True, to get one."
+            "log fold change. Pass a layer with log-normalized values, or use_raw=True, to get one."
         )

@@ -1,19 +1,19 @@
-"""The feature, direction and threshold that detect a group of cells best, by F1."""
+"""Which feature, direction and threshold find a group of cells best, by F1?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from scipy import sparse
 
+from sparsesc._compiled import compiled
 from sparsesc.stats.core._moments import check_groups, group_sizes
 from sparsesc.stats.core._ranks import RankedColumns, rank_columns
 
 
 @dataclass(frozen=True)
-class Calls:
+class DetectionRules:
     """For each group, which cells to call: those on one side of a threshold of one feature."""
 
     feature: np.ndarray
@@ -28,11 +28,11 @@ class Calls:
         values = sparse.csc_matrix(codes)[:, self.feature].toarray()
         called = np.where(self.sign > 0, values > self.threshold, values < self.threshold)
         inside = groups[:, None] == np.arange(len(self.feature))
-        found = (called & inside).sum(axis=0)
-        return 2.0 * found / np.maximum(called.sum(axis=0) + inside.sum(axis=0), 1)
+        hits = (called & inside).sum(axis=0)
+        return 2.0 * hits / np.maximum(called.sum(axis=0) + inside.sum(axis=0), 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _search(
     indptr: np.ndarray,
     rows: np.ndarray,
@@ -45,7 +45,7 @@ def _search(
     best: np.ndarray,
 ) -> None:
     n, n_groups = len(groups), len(sizes)
-    zeros, found = np.zeros(n_groups), np.zeros(n_groups)
+    zeros, hits = np.zeros(n_groups), np.zeros(n_groups)
     for f in range(len(indptr) - 1):
         start, stop = indptr[f], indptr[f + 1]
         n_zeros = n - (stop - start)
@@ -54,7 +54,7 @@ def _search(
             zeros[groups[rows[i]]] -= 1.0
         for direction in (1, -1):
             # cells are called from the largest value down, or from the smallest up; equal values together
-            found[:] = 0.0
+            hits[:] = 0.0
             called = 0
             i, end = (start, stop) if direction == 1 else (stop - 1, start - 1)
             zeros_due = n_zeros > 0
@@ -62,12 +62,12 @@ def _search(
                 if zeros_due and (i == end or direction * values[i] < 0):
                     zeros_due = False
                     called += n_zeros
-                    found += zeros
+                    hits += zeros
                     first, last = 0, 0
                 else:
                     j = i
                     while j != end and values[j] == values[i]:
-                        found[groups[rows[j]]] += 1.0
+                        hits[groups[rows[j]]] += 1.0
                         called += 1
                         j += direction
                     first, last = i, j
@@ -79,20 +79,22 @@ def _search(
                     limit = values[i]
                 if first == last:
                     for c in range(n_groups):
-                        score = 2.0 * found[c] / (called + sizes[c])
+                        score = 2.0 * hits[c] / (called + sizes[c])
                         if score > best[c]:
                             best[c], feature[c], sign[c], threshold[c] = score, f, direction, limit
                     continue
                 k = first
                 while k != last:  # F1 can only have risen for groups of the cells that have just been called
                     c = groups[rows[k]]
-                    score = 2.0 * found[c] / (called + sizes[c])
+                    score = 2.0 * hits[c] / (called + sizes[c])
                     if score > best[c]:
                         best[c], feature[c], sign[c], threshold[c] = score, f, direction, limit
                     k += direction
 
 
-def two_sided_f1(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: int | None = None) -> Calls:
+def best_rules(
+    codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: int | None = None
+) -> DetectionRules:
     """Search all features, both directions and all thresholds for the largest F1 of each group.
 
     Parameters
@@ -119,4 +121,4 @@ def two_sided_f1(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_g
     feature, sign = np.zeros(n_groups, np.int64), np.ones(n_groups, np.int64)
     threshold, best = np.zeros(n_groups), np.zeros(n_groups)
     _search(ranked.indptr, ranked.rows, ranked.values, groups, sizes, feature, sign, threshold, best)
-    return Calls(feature, sign, threshold, best)
+    return DetectionRules(feature, sign, threshold, best)

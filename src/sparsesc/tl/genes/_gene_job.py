@@ -1,0 +1,106 @@
+"""From an AnnData to the tests of its features and genes; shared by feature_genes and feature_enrichment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sparsesc._values import check_memory
+from sparsesc.door import _checks as check
+from sparsesc.stats.core._row_blocks import RowBlocks
+from sparsesc.stats.genes._gene_tests import GeneTest
+from sparsesc.stats.genes._paired import PairedTest
+from sparsesc.stats.genes._pearson import PearsonTest
+from sparsesc.stats.genes._strong_cells import strong_and_silent
+from sparsesc.stats.genes._welch import WelchTest
+
+from ._cells import choose_cells, normalized, thinned_layer
+from ._settings import GeneSettings
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class GeneJob:
+    """Everything that a pass over features and genes needs."""
+
+    statistic: GeneTest
+    blocks: RowBlocks
+    genes: pd.Index
+    max_bytes: float
+
+    @property
+    def varies(self) -> np.ndarray:
+        """Positions of genes that are tested."""
+        return np.flatnonzero(self.blocks.totals.varies)
+
+
+def open_genes(
+    adata: AnnData,
+    key: str,
+    settings: GeneSettings,
+    *,
+    max_memory: float,
+    with_p: bool = True,
+    choosing: bool = False,
+    recode: Callable[[sparse.csr_matrix, np.ndarray | None], sparse.csr_matrix] | None = None,
+) -> GeneJob:
+    """Codes, expression matrix and the test between them.
+
+    Without `with_p` only scores are computed. With `choosing` the cells are those that a split by cells leaves for
+    choosing, rather than those to test on. `recode` makes other features of the codes of these cells, given the sample
+    of each, if there are samples. A quarter of `max_memory` (GiB) is for a copy of the matrix, one for running sums,
+    one for p-values.
+    """
+    layer = thinned_layer(adata, settings.layer) if settings.split == "counts" else settings.layer
+    matrix, genes = check.get_expression(adata, layer=layer, use_raw=settings.use_raw)
+    codes = check.get_codes(adata, key)
+    name = f"adata.layers[{layer!r}]" if layer else "adata.raw.X" if settings.use_raw else "adata.X"
+    share = check_memory(max_memory) / 4
+    if settings.split == "counts":
+        matrix = normalized(matrix, name)
+    cells = choose_cells(adata, key, settings, choosing=choosing)
+    if cells.rows is not None:
+        codes = codes[cells.rows]
+        matrix = cells.take(matrix, name)
+    if recode is not None:
+        codes = recode(codes, cells.samples)
+    blocks = RowBlocks(matrix, cache_bytes=share, name=name)
+    statistic = _make_test(codes, blocks, cells.samples, settings, with_p=with_p)
+    return GeneJob(statistic, blocks, genes, share)
+
+
+def _make_test(
+    codes: sparse.csr_matrix, blocks: RowBlocks, samples: np.ndarray | None, settings: GeneSettings, *, with_p: bool
+) -> GeneTest:
+    min_cells, skew_guard = settings.min_cells, settings.skew_guard
+    relabel = settings.pvalues == "permutation"
+    if settings.method == "correlation":
+        return PearsonTest(codes, blocks.totals, min_cells=min_cells, relabel=relabel, with_p=with_p)
+    members = strong_and_silent(
+        codes,
+        quantile=settings.quantile,
+        min_cells=min_cells,
+        n_silent=settings.n_silent,
+        rng=np.random.default_rng(settings.seed),
+    )
+    if samples is None:
+        return WelchTest(
+            members, blocks.totals, min_cells=min_cells, skew_guard=skew_guard, relabel=relabel, with_p=with_p
+        )
+    return PairedTest(
+        members,
+        samples,
+        blocks,
+        min_cells=min_cells,
+        min_cells_per_sample=settings.min_cells_per_sample,
+        min_samples=settings.min_samples,
+        skew_guard=skew_guard,
+        with_p=with_p,
+    )
