@@ -88,7 +88,7 @@ def _pbmc68k():
 
 @pytest.fixture
 def pbmc68k(_pbmc68k):
-    """700 real blood cells: X_pca (50-d), log-normalised ``raw``, scaled ``X``, ``bulk_labels``."""
+    """700 real blood cells: X_pca (50-d), log-normalized ``raw``, scaled ``X``, ``bulk_labels``."""
     return _pbmc68k.copy()
 
 

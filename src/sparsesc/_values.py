@@ -40,9 +40,10 @@ def as_list(keys: str | Sequence[str]) -> list[str]:
     return [keys] if isinstance(keys, str) else list(dict.fromkeys(keys))
 
 
-def check_share(value: Any, *, name: str, most: float = 1.0, of: str = "") -> float:
-    """A number strictly between 0 and `most`; `of` says in the message what it is a share of."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < most:
+def check_share(value: Any, *, name: str, most: float = 1.0, or_most: bool = False, of: str = "") -> float:
+    """A number above 0 and below `most` (or equal to it); `of` says in the message what it is a share of."""
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or not (0 < value < most or (or_most and value == most)):
         msg = f"{name} must lie between 0 and {most:g}{f' ({of})' if of else ''}, found {value!r}."
         raise ValueError(msg)
     return float(value)

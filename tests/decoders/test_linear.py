@@ -12,7 +12,7 @@ from sparsesc.decoders import LinearDecoder, as_decoder
 
 @pytest.fixture
 def cells(pbmc68k):
-    adata = pbmc68k.raw.to_adata()  # log-normalised
+    adata = pbmc68k.raw.to_adata()  # log-normalized
     adata.var["highly_variable"] = np.arange(adata.n_vars) % 2 == 0
     sc.pp.pca(adata, n_comps=20)
     return adata

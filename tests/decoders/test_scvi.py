@@ -115,7 +115,7 @@ def test_derivative_agrees_with_finite_differences(name):
 def test_decoder_reads_the_cells_of_the_model_and_not_the_matrix_at_hand():
     model = train("SCVI")
     adata = model.adata[::2].copy()
-    adata.X = np.zeros_like(adata.X)  # log-normalised since, say
+    adata.X = np.zeros_like(adata.X)  # log-normalized since, say
     adata.obsm["X_scVI"] = np.zeros((adata.n_obs, 5), np.float32)
     decoder = as_decoder(adata, model, use_rep="X_scVI")
     whole = ScviDecoder(model).covariates(model.adata.obs_names)

@@ -59,7 +59,7 @@ def first(table: pd.DataFrame, n: int, column: str = "feature") -> Tested:
 # -- mixtures ---------------------------------------------------------------------------------------------------------
 
 
-def labelled(rng: np.random.Generator) -> AnnData:
+def labeled(rng: np.random.Generator) -> AnnData:
     """Thirty features, of which the first ten know the label and the number."""
     label = rng.integers(0, 3, 900)
     odds = np.full((900, 30), -1.5)
@@ -69,25 +69,25 @@ def labelled(rng: np.random.Generator) -> AnnData:
 
 
 def association(rng: np.random.Generator) -> Tested:
-    adata = labelled(rng)
+    adata = labeled(rng)
     ssc.tl.feature_association(adata, "label")
     return first(adata.uns["sae"]["association"], 10)
 
 
 def numbers(rng: np.random.Generator) -> Tested:
-    adata = labelled(rng)
+    adata = labeled(rng)
     ssc.tl.feature_association(adata, "number")
     return first(adata.uns["sae"]["association_numeric"], 10)
 
 
 def locality(rng: np.random.Generator) -> Tested:
-    adata = labelled(rng)
+    adata = labeled(rng)
     ssc.tl.feature_locality(adata, "label")
     return first(adata.uns["sae"]["locality"], 10)
 
 
 def concepts(rng: np.random.Generator) -> Tested:
-    adata = labelled(rng)
+    adata = labeled(rng)
     ssc.tl.annotate_features(adata, label_keys="label")
     table = adata.uns["sae"]["annotation"]
     return first(table[table["source"] == "label"], 10)

@@ -29,10 +29,10 @@ QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "logger": None}
 def simulate(seed: int, n: int = 360, *, batches: int = 1, shift: float = 1.5) -> anndata.AnnData:
     """Counts of cells from a mixture of Gaussians in a latent space, and batches that move genes of their own."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(TYPES, LATENT))
-    centres *= 2 / np.linalg.norm(centres, axis=1, keepdims=True)
+    centers = rng.normal(size=(TYPES, LATENT))
+    centers *= 2 / np.linalg.norm(centers, axis=1, keepdims=True)
     kind, batch = rng.integers(TYPES, size=n), rng.integers(batches, size=n)
-    Z = centres[kind] + 0.15 * rng.normal(size=(n, LATENT))
+    Z = centers[kind] + 0.15 * rng.normal(size=(n, LATENT))
     moved = np.random.default_rng(99).normal(size=(6, GENES)) * shift
     eta = Z @ rng.normal(size=(LATENT, GENES)) + rng.normal(size=GENES) + (moved[batch] if batches > 1 else 0)
     share = np.exp(eta) / np.exp(eta).sum(1, keepdims=True)
@@ -189,7 +189,7 @@ def test_new_cells_are_not_drawn_to_a_narrow_component_without_cells(cells, mode
 
 
 def test_components_keep_their_cells(cells):
-    """With twice as many components as types none of them has to be lost to its neighbours."""
+    """With twice as many components as types none of them has to be lost to its neighbors."""
     found = fit(cells[:360].copy(), n_components=2 * TYPES)
     sizes = found.predict_clusters().value_counts()
     assert (sizes > 0).sum() >= 2 * TYPES - 2

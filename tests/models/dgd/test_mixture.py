@@ -54,21 +54,21 @@ def test_blur_is_the_expectation_over_noise(mixture, Z):
 
 def test_start_is_on_clusters_of_the_cells():
     rng = np.random.default_rng(0)
-    centres, sizes, sd = np.array([[3.0, 0, 0], [0, -3, 0], [0, 0, 3]]), [60, 120, 240], [0.2, 0.5, 0.8]
-    z = np.vstack([c + s * rng.normal(size=(n, 3)) for c, s, n in zip(centres, sd, sizes, strict=True)])
+    centers, sizes, sd = np.array([[3.0, 0, 0], [0, -3, 0], [0, 0, 3]]), [60, 120, 240], [0.2, 0.5, 0.8]
+    z = np.vstack([c + s * rng.normal(size=(n, 3)) for c, s, n in zip(centers, sd, sizes, strict=True)])
     with torch.random.fork_rng():
         found = GaussianMixture(3, 3, radius=2.0, hardness=5.0, sd=0.04, alpha=1.0)
     found.start_at(z.astype(np.float32), rng, blur=0.3)
     means, widths = found.means.detach().numpy(), (-0.5 * found.log_precisions.detach()).exp().numpy()
-    order = [int(np.linalg.norm(means - c, axis=1).argmin()) for c in centres]
-    np.testing.assert_allclose(means[order], centres, atol=0.3)
+    order = [int(np.linalg.norm(means - c, axis=1).argmin()) for c in centers]
+    np.testing.assert_allclose(means[order], centers, atol=0.3)
     np.testing.assert_allclose(found.log_weights.exp().detach().numpy()[order], np.array(sizes) / 420, atol=0.04)
     np.testing.assert_allclose(widths[order].mean(1), np.hypot(sd, 0.3), rtol=0.1)
-    found.start_at(np.repeat(centres, 3, axis=0).astype(np.float32), rng)  # no width at all, no blur
+    found.start_at(np.repeat(centers, 3, axis=0).astype(np.float32), rng)  # no width at all, no blur
     assert torch.isfinite(found.log_precisions).all()
 
 
-def test_labelled_cells_have_the_density_of_their_component_and_its_weight(mixture, Z):
+def test_labeled_cells_have_the_density_of_their_component_and_its_weight(mixture, Z):
     labels = np.random.default_rng(1).integers(-1, 4, size=len(Z))
     found = mixture.log_density(torch.from_numpy(Z), torch.from_numpy(labels)).numpy()
     own = log_components(mixture, Z) + mixture.log_weights.numpy()

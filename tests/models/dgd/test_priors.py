@@ -14,7 +14,7 @@ from sparsesc.models.dgd._priors import log_dirichlet, log_precision_normal, log
 
 
 def published_softball(means, radius, hardness):
-    """The formula as it was published: normalised as a ball with a sharp edge."""
+    """The formula as it was published: normalized as a ball with a sharp edge."""
     d = means.shape[-1]
     norm = math.lgamma(1 + d / 2) - d * (math.log(radius) + math.log(math.pi) / 2)
     return norm - torch.log(1 + torch.exp(hardness * (means.norm(dim=-1) / radius - 1)))

@@ -21,7 +21,7 @@ def test_words_are_expressed_genes_in_descending_order(counts, warned):
     assert list(counts.obs.columns) == []
 
 
-def test_log_normalised_values_give_the_same_sentences(counts):
+def test_log_normalized_values_give_the_same_sentences(counts):
     expected = ssc.pp.cell_sentences(counts, ties="first")
     counts.layers["log"] = np.log1p(counts.X)
     assert ssc.pp.cell_sentences(counts, layer="log", ties="first").equals(expected)

@@ -134,7 +134,7 @@ def test_nearest(counts, block_bytes, monkeypatch):
         assert set(row) == set(np.argsort(full[query])[:5])
 
 
-def test_rows_without_distance_have_no_neighbours():
+def test_rows_without_distance_have_no_neighbors():
     rows = sparse.csr_matrix([[0.0, 0, 0], [1, 2, 0], [2, 1, 0]])
     found = distances.nearest(distances.RowCorrelation(rows), np.arange(3), 2)
     assert (found[0] == -1).all()

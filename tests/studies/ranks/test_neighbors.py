@@ -14,13 +14,13 @@ def test_shares_by_hand():
     np.testing.assert_array_equal(share, [0.5, 1.0, np.nan])
     np.testing.assert_allclose(expected, 2 / 5)
     share, expected = same_batch(neighbors, queries, batches, groups)
-    # cell 0 (batch 0): neighbour 1 is in its batch, 3 is not; of the other cells of type 0, one of two is in batch 0,
+    # cell 0 (batch 0): neighbor 1 is in its batch, 3 is not; of the other cells of type 0, one of two is in batch 0,
     # of type 1 one of three
     np.testing.assert_array_equal(share, [0.5, 0.0, np.nan])
     np.testing.assert_allclose(expected, [(1 / 2 + 1 / 3) / 2, 0.0, np.nan])
 
 
-def test_shares_of_random_neighbours_are_those_expected():
+def test_shares_of_random_neighbors_are_those_expected():
     rng = np.random.default_rng(0)
     n = 3000
     groups = rng.choice(4, n, p=[0.4, 0.3, 0.2, 0.1])
@@ -30,7 +30,7 @@ def test_shares_of_random_neighbours_are_those_expected():
     inside = np.where(inside == queries[:, None], -1, inside)
     for share, expected in (same_group(inside, queries, groups), same_batch(inside, queries, batches, groups)):
         assert abs(share.mean() - expected.mean()) < 0.01
-    # neighbours of the same type, batches mixed: no batch effect, although batches and types go together
+    # neighbors of the same type, batches mixed: no batch effect, although batches and types go together
     own = np.stack([rng.permutation(np.flatnonzero(groups == g))[:20] for g in groups])
     own = np.where(own == queries[:, None], -1, own)
     share, expected = same_batch(own, queries, batches, groups)

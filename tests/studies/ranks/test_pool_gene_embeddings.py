@@ -11,7 +11,7 @@ import sparsesc as ssc
 
 @pytest.fixture
 def cells(counts):
-    """Log-normalised, the last cell empty."""
+    """Log-normalized, the last cell empty."""
     counts.X = counts.X.log1p()
     return counts
 
@@ -159,7 +159,7 @@ def test_a_real_sentence_model_reads_cells(pbmc68k, monkeypatch):
     direct = model.encode(ssc.pp.cell_sentences(cells, n_top=30, ties="first").tolist()[:5])
     direct /= np.linalg.norm(direct, axis=1, keepdims=True)
     np.testing.assert_allclose(found[:5], direct, atol=1e-4)
-    # cell types by nothing but names of genes: neighbours guess them, and not labels that were shuffled
+    # cell types by nothing but names of genes: neighbors guess them, and not labels that were shuffled
     labels = cells.obs["bulk_labels"].astype(str).to_numpy()
     accuracy, chance = (
         cross_val_score(KNeighborsClassifier(5, metric="cosine"), found, y, cv=4).mean()

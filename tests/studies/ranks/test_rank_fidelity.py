@@ -82,7 +82,7 @@ def test_planted_outliers_come_first(studied):
     assert (table["score"] > 0).all()
 
 
-def test_neighbours_know_type_and_batch(studied):
+def test_neighbors_know_type_and_batch(studied):
     table = ssc.get.rank_fidelity(studied, table="neighbors").set_index("measure")
     assert table.loc["X_truth", "same_group"] > 0.99
     np.testing.assert_allclose(table["same_group_expected"], 39 / 239)
@@ -120,7 +120,7 @@ def test_rules_order_types_as_they_should(studied):
 
 
 def test_medians_are_of_scipys_spearman(pbmc68k):
-    """Real cells: log-normalised ``raw`` undone to counts up to a factor a cell, which ranks do not see."""
+    """Real cells: log-normalized ``raw`` undone to counts up to a factor a cell, which ranks do not see."""
     cells = pbmc68k.raw.to_adata()
     types = ["CD14+ Monocyte", "CD19+ B", "CD56+ NK", "Dendritic"]
     cells = cells[cells.obs["bulk_labels"].isin(types)].copy()

@@ -21,8 +21,8 @@ def published(counts: np.ndarray, medians: np.ndarray, target_sum: float = 1e4) 
 
 def own_medians(dense: np.ndarray) -> np.ndarray:
     total = np.maximum(dense.sum(1, keepdims=True), 1)
-    normalised = pd.DataFrame(np.where(dense > 0, dense / total * 1e4, np.nan))
-    return normalised.median().to_numpy()
+    normalized = pd.DataFrame(np.where(dense > 0, dense / total * 1e4, np.nan))
+    return normalized.median().to_numpy()
 
 
 def hand_made() -> AnnData:
@@ -196,7 +196,7 @@ def test_round_trip_and_layers(counts, tmp_path):
         )
 
 
-def test_log_normalised_values_are_refused(counts, pbmc68k):
+def test_log_normalized_values_are_refused(counts, pbmc68k):
     counts.X = np.log1p(counts.X)
     with pytest.raises(ValueError, match=r"adata.X looks log-normalized .* but counts are needed"):
         ssc.pp.rank_value_encode(counts)
@@ -205,7 +205,7 @@ def test_log_normalised_values_are_refused(counts, pbmc68k):
     assert not counts.layers and "rank" not in counts.uns
 
 
-def test_normalised_counts_pass_with_the_same_ranks(counts, warned):
+def test_normalized_counts_pass_with_the_same_ranks(counts, warned):
     medians = dict.fromkeys(counts.var_names, 1.0)
     expected = ssc.pp.rank_value_encode(counts, medians=medians, ties="average", copy=True).layers["rank"].toarray()
     counts.X = counts.X.astype(np.float64) * 128.5

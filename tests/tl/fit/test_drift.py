@@ -180,11 +180,11 @@ def test_a_shift_of_all_cells_is_told(reference, said):
 
 
 def test_a_query_that_was_only_projected_is_told_and_a_control_helps(reference, said):
-    centre = reference.obsm["X_emb"].mean(0)
+    center = reference.obsm["X_emb"].mean(0)
 
     def projected(seed):
         adata = query(seed)
-        adata.obsm["X_emb"] = centre + 0.75 * (adata.obsm["X_emb"] - centre)
+        adata.obsm["X_emb"] = center + 0.75 * (adata.obsm["X_emb"] - center)
         return adata
 
     adata = projected(1)

@@ -91,7 +91,7 @@ def test_columns_of_features(fitted):
     shared = table["kind"] == "shared"
     assert (shared == (spread & (table["pairing_r"] > 0) & (table["pairing_padj"] < 0.05))).all()
     assert set(table["embedding"][shared]) <= {"a; b", "b; a"}
-    # A gain is that of held-out cells. Starts at k-means centres leave features that stand for a handful of cells:
+    # A gain is that of held-out cells. Starts at k-means centers leave features that stand for a handful of cells:
     # without any of them among those held out the gain is zero, with one or two its sign is chance.
     unseen = fitted.obs_names.isin(slot["validation_obs"])
     n_active = np.asarray((fitted.obsm["X_sae"][unseen] > 0).sum(axis=0)).ravel()

@@ -185,7 +185,7 @@ def test_the_start_is_an_option_and_stored(pbmc68k):
             assert pbmc68k.uns["sae"]["params"]["init"] == init
             found[init, seed] = pbmc68k.uns["sae"]["weights"]["W_dec"]
     alike = {init: (found[init, 0] * found[init, 1]).sum(1).mean() for init in ("kmeans", "random")}
-    # features of the same number: the same centre, or unrelated directions
+    # features of the same number: the same center, or unrelated directions
     assert alike["kmeans"] > 0.9
     assert abs(alike["random"]) < 0.2
     ssc.tl.fit_sae(pbmc68k, **QUICK)

@@ -113,7 +113,7 @@ class DGD(DGDResults):
 
     References
     ----------
-    Schuster and Krogh (2023), The Deep Generative Decoder: MAP estimation of representations improves modelling of
+    Schuster and Krogh (2023), The Deep Generative Decoder: MAP estimation of representations improves modeling of
     single-cell RNA data, *Bioinformatics* 39, btad497.
 
     Schuster and Krogh (2021), A manifold learning perspective on representation learning: learning decoder and

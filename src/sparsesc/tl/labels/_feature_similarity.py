@@ -154,8 +154,8 @@ def feature_similarity(
     check_choice(metric, METRICS, name="metric")
     n_neighbors = check_positive_int(n_neighbors, name="n_neighbors")
     n_label_features = check_positive_int(n_label_features, name="n_label_features")
-    min_score = check_share(_MIN_SCORES[metric] if min_score is None else min_score, name="min_score")
-    min_label_r = check_share(min_label_r, name="min_label_r")
+    min_score = _MIN_SCORES[metric] if min_score is None else check_share(min_score, name="min_score", or_most=True)
+    min_label_r = check_share(min_label_r, name="min_label_r", or_most=True)
     max_bytes = check_memory(max_memory)
     if n_genes != 0:
         n_genes = check_positive_int(n_genes, name="n_genes")
