@@ -194,13 +194,13 @@ def test_results_do_not_depend_on_threads_blocks_or_the_order_of_cells(expressio
 def test_variance_guard_leaves_scores_alone_where_groups_are_large_enough(expression, codes):
     _, plain_statistic, (plain, _, _) = contrast(codes, expression, skew_guard=0)
     members, statistic, (guarded, _, _) = contrast(codes, expression, skew_guard=25)
-    trusted = members.n_strong[:, None] >= statistic.trusted[None, :]
+    trusted = members.n_strong[:, None] >= statistic.trusted_n[None, :]
     np.testing.assert_array_equal(plain[trusted], guarded[trusted])
     assert (np.abs(guarded) <= np.abs(plain) + 1e-9).all()
     absent = (plain < -4) & ~trusted  # rare genes that a few cells miss
     assert absent.sum() > 100
     assert np.median(guarded[absent] / plain[absent]) < 0.6
-    assert plain_statistic.trusted.max() == 0
+    assert plain_statistic.trusted_n.max() == 0
 
 
 # -- calibration ------------------------------------------------------------------------------------------------------

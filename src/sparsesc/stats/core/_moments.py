@@ -113,7 +113,7 @@ def group_moments(matrix: sparse.spmatrix, groups: np.ndarray, n_groups: int | N
     groups
         Group of each row, ``0 ... n_groups - 1``.
     n_groups
-        Number of groups; ``None``: the largest code and one.
+        Number of groups; ``None``: the largest code plus one.
 
     Returns
     -------

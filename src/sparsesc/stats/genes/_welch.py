@@ -216,7 +216,7 @@ class WelchTest:
         self._members, self._totals = members, totals
         self._ends = np.where(self.tested, members.indptr[1:], -1)
         self._relabel, self._with_p = relabel, with_p
-        self._trusted_n = trusted_group_size(totals, skew_guard)
+        self.trusted_n = trusted_group_size(totals, skew_guard)
 
     def accumulate(
         self, row0: int, block: sparse.csr_matrix, features: slice, cursor: np.ndarray, sums: np.ndarray
@@ -232,7 +232,7 @@ class WelchTest:
         members, totals = self._members, self._totals
         _test_rows(
             sums, members.n_strong[features], members.n_silent[features], members.sampled, totals.total,
-            totals.squares, totals.skewness, self._trusted_n, self._relabel, self._with_p, t, log_p,
+            totals.squares, totals.skewness, self.trusted_n, self._relabel, self._with_p, t, log_p,
         )  # fmt: skip
         return GeneBlock(features.start, features.stop, t, log_p, partial(self._describe, features, sums))
 
@@ -244,7 +244,7 @@ class WelchTest:
         out = np.empty((len(features), 5))
         _describe_pairs(
             sums, members.n_strong[block], members.n_silent[block], members.sampled,
-            totals.total, totals.squares, self._trusted_n, features, genes, out,
+            totals.total, totals.squares, self.trusted_n, features, genes, out,
         )  # fmt: skip
         mean_in, var_in, mean_out, var_out, log_p = out.T
         spread = np.sqrt((var_in + var_out) / 2)

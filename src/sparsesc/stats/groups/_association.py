@@ -52,7 +52,7 @@ def pearson_one_hot(
     groups
         Group of each cell, ``0 ... n_groups - 1``.
     n_groups
-        Number of groups; ``None``: the largest code and one.
+        Number of groups; ``None``: the largest code plus one.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def auroc(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: 
     groups
         Group of each cell, ``0 ... n_groups - 1``.
     n_groups
-        Number of groups; ``None``: the largest code and one.
+        Number of groups; ``None``: the largest code plus one.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def mann_whitney(
     groups
         Group of each cell, ``0 ... n_groups - 1``.
     n_groups
-        Number of groups; ``None``: the largest code and one.
+        Number of groups; ``None``: the largest code plus one.
     method
         ``"permutation"``: p of U when cells are shuffled, from the exact mean, variance and skewness of that
         distribution. ``"asymptotic"``: normal approximation with correction for ties and continuity, as
@@ -291,7 +291,7 @@ def group_association(
     groups
         Group of each cell, ``0 ... n_groups - 1``.
     n_groups
-        Number of groups; ``None``: the largest code and one.
+        Number of groups; ``None``: the largest code plus one.
 
     Raises
     ------

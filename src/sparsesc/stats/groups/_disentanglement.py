@@ -110,11 +110,11 @@ def smi(
     Parameters
     ----------
     codes
-        Cells x features, sparse (ranked or binned already, if wished).
+        Cells x features, sparse (or ranked or binned already).
     groups
         Group of each cell, ``0 ... n_groups - 1``.
     n_groups
-        Number of groups; ``None``: the largest code and one.
+        Number of groups; ``None``: the largest code plus one.
     n_bins
         Bins of equal width, from the smallest to the largest value of a feature.
 
@@ -231,7 +231,7 @@ def spn(codes: sparse.spmatrix | RankedColumns, groups: np.ndarray, n_groups: in
     groups
         Group of each cell, ``0 ... n_groups - 1``.
     n_groups
-        Number of groups; ``None``: the largest code and one.
+        Number of groups; ``None``: the largest code plus one.
 
     Returns
     -------

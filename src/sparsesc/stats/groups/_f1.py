@@ -74,7 +74,7 @@ def best_f1(
     groups
         Group of each cell, ``0 ... n_groups - 1``.
     n_groups
-        Number of groups; ``None``: the largest code and one.
+        Number of groups; ``None``: the largest code plus one.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def f1_at(
     thresholds
         Cells with ``activation > threshold`` are called; not negative.
     n_groups
-        Number of groups; ``None``: the largest code and one.
+        Number of groups; ``None``: the largest code plus one.
 
     Returns
     -------

@@ -176,7 +176,7 @@ def mutual_information(
     Parameters
     ----------
     codes
-        Rows x features, sparse and not negative (ranked already, if wished).
+        Rows x features, sparse and not negative (or ranked already).
     groups
         Group of each row, ``0 ... n_groups - 1``.
     strata
@@ -238,7 +238,7 @@ def information_test(
     Parameters
     ----------
     codes
-        Rows x features, sparse and not negative (ranked already, if wished).
+        Rows x features, sparse and not negative (or ranked already).
     groups
         Group of each row, ``0 ... n_groups - 1``.
     strata

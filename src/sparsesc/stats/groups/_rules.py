@@ -104,7 +104,7 @@ def best_rules(
     groups
         Group of each cell, ``0 ... n_groups - 1``.
     n_groups
-        Number of groups; ``None``: the largest code and one.
+        Number of groups; ``None``: the largest code plus one.
 
     Returns
     -------

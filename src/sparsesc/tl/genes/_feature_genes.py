@@ -196,7 +196,7 @@ def feature_genes(
     test gives p < 1e-4 a thousand times too often, nearly always for rare genes that those cells lack. Hence the
     default of `pvalues`; the scores stay Welch's.
 
-    Nor do few samples tell how much a rare gene varies: if all strong cells miss it, it differs by nearly the same in
+    Few samples do not show how much a rare gene varies: if all strong cells miss it, it differs by nearly the same in
     each of them. Among shuffled cells in five samples, plain t gives a fifth of the genes that less than one cell in
     twenty expresses p < .05. Hence the second condition of `skew_guard`: t is then at most the one that is as rare as
     the difference is for cells drawn at random (normal approximation). Such p-values are cautious.
