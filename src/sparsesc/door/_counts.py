@@ -133,8 +133,8 @@ def count_rows(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
     if rows.data.max() <= LARGEST_LOG:
         msg = (
             f"{_name(layer)} looks log-normalized (values that are not whole, none above {rows.data.max():.3g}), but "
-            f"counts are needed: a logarithm divided by a gene's median has no meaning. Name a layer of counts (layers here: "
-            f"{check.layer_listing(adata)}), or undo the logarithm by np.expm1."
+            f"counts are needed: a logarithm divided by a gene's median has no meaning. Name a layer of counts (layers "
+            f"here: {check.layer_listing(adata)}), or undo the logarithm by np.expm1."
         )
         raise ValueError(msg)
     _logging.warning(
