@@ -163,11 +163,8 @@ class DGD(DGDResults):
         rng: SeedLike | RNGLike | None = 0,
         registry: dict | None = None,
     ) -> None:
-        for name, size in {
-            "n_latent": n_latent,
-            "n_hidden": n_hidden,
-            "n_latent_covariate": n_latent_covariate,
-        }.items():
+        sizes = {"n_latent": n_latent, "n_hidden": n_hidden, "n_latent_covariate": n_latent_covariate}
+        for name, size in sizes.items():
             check_positive_int(size, name=name)
         if prior is not None:
             check_choice(prior, ["gmm"], name="prior")
@@ -184,15 +181,15 @@ class DGD(DGDResults):
         if latent_noise is None:
             latent_noise = 0.0 if prior is None else _NOISE
         self.rng_ = as_generator(rng)
-        sizes = {name: self._state(values_key(name)) for name in self._layers}
+        states = {name: self._state(values_key(name)) for name in self._layers}
         if adata is not None:
             self._values()  # checked before anything is made
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(self.rng_))
             self.module = DGDModule(
-                n_obs=next(iter(sizes.values()))["n_obs"],
+                n_obs=next(iter(states.values()))["n_obs"],
                 n_latent=n_latent,
-                features={name: state["n_vars"] for name, state in sizes.items()},
+                features={name: state["n_vars"] for name, state in states.items()},
                 likelihoods=self._likelihoods,
                 n_components=None if prior is None else n_components,
                 covariates={key: len(labels) for key, labels in self._covariates.items()},
@@ -275,14 +272,8 @@ class DGD(DGDResults):
             external_indexing=[np.sort(order[:n_train]), np.sort(order[n_train:]), np.array([], dtype=int)],
             batch_size=batch_size,
         )
-        plan = DGDTrainingPlan(
-            self.module,
-            lr_decoder=lr_decoder,
-            lr_latent=lr_latent,
-            lr_mixture=lr_mixture,
-            betas=betas,
-            weight_decay=weight_decay,
-        )
+        rates = {"decoder": lr_decoder, "mixture": lr_mixture, "latent": lr_latent}
+        plan = DGDTrainingPlan(self.module, rates, betas=betas, weight_decay=weight_decay)
         monitor = VALIDATION_LOSS if n_train < n_obs else TRAIN_LOSS
         with torch.random.fork_rng():
             torch.manual_seed(torch_seed(self.rng_))
@@ -360,7 +351,7 @@ class DGD(DGDResults):
             n_starts = 10 if self.module.mixture is None else len(self.module.mixture.means)
             n_features = sum(len(names) for names in self._features.values())
             batch_size = int(np.clip(_VALUES_AT_ONCE // (n_starts * n_features), 16, 1024))
-        result = project(
+        latent, covariate_latent = project(
             self.module,
             reader,
             n_steps=n_steps,
@@ -369,7 +360,7 @@ class DGD(DGDResults):
             rng=as_generator(rng),
             progress_bar=progress_bar,
         )
-        return (result.latent, result.covariates) if covariates else result.latent
+        return (latent, covariate_latent) if covariates else latent
 
     def _start(self) -> None:
         """Set offsets of the decoder, vectors and mixtures before training."""

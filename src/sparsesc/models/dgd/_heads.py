@@ -10,6 +10,10 @@ from torch import nn
 _INITIAL_DISPERSION = 2.0
 
 
+def _pick(values: torch.Tensor, columns: torch.Tensor | None) -> torch.Tensor:
+    return values if columns is None else values[columns]
+
+
 class Head(nn.Module):
     """One linear layer, and the distribution that its output parametrizes.
 
@@ -22,9 +26,7 @@ class Head(nn.Module):
 
     def output(self, hidden: torch.Tensor, columns: torch.Tensor | None) -> torch.Tensor:
         """Cells x features, on the real line."""
-        if columns is None:
-            return self.linear(hidden)
-        return nn.functional.linear(hidden, self.linear.weight[columns], self.linear.bias[columns])
+        return nn.functional.linear(hidden, _pick(self.linear.weight, columns), _pick(self.linear.bias, columns))
 
     def log_prob(self, hidden: torch.Tensor, x: torch.Tensor, columns: torch.Tensor | None = None) -> torch.Tensor:
         """Log probability of each cell's values."""
@@ -36,6 +38,11 @@ class Head(nn.Module):
 
     def start_at(self, mean: torch.Tensor) -> None:
         """Set the offsets so that a cell at the origin has about the mean values given."""
+        with torch.no_grad():
+            self.linear.bias.copy_(self.offsets(mean))
+
+    def offsets(self, mean: torch.Tensor) -> torch.Tensor:
+        """Outputs of the linear layer for the mean cell."""
         raise NotImplementedError
 
 
@@ -48,7 +55,7 @@ class NegativeBinomialHead(Head):
 
     def log_prob(self, hidden: torch.Tensor, x: torch.Tensor, columns: torch.Tensor | None = None) -> torch.Tensor:
         """Over all features; terms that only counts above zero have are computed for these alone."""
-        log_r = self.log_dispersion if columns is None else self.log_dispersion[columns]
+        log_r = _pick(self.log_dispersion, columns)
         log_mean = torch.log_softmax(self.output(hidden, columns), dim=-1) + x.sum(1, keepdim=True).log()
         zeros = -(log_r.exp() * nn.functional.softplus(log_mean - log_r)).sum(-1)  # log p(0) = -r log(1 + m / r)
         cell, feature = x.nonzero(as_tuple=True)
@@ -61,11 +68,10 @@ class NegativeBinomialHead(Head):
         """Shares of the features, which sum to one."""
         return torch.softmax(self.output(hidden, None), dim=-1)
 
-    def start_at(self, mean: torch.Tensor) -> None:
-        """Offsets of the mean cell."""
-        with torch.no_grad():
-            share = mean.clamp(min=mean[mean > 0].min() / 2 if (mean > 0).any() else 1.0)
-            self.linear.bias.copy_(share.log() - share.log().mean())
+    def offsets(self, mean: torch.Tensor) -> torch.Tensor:
+        """Logarithms of the shares, centered."""
+        share = mean.clamp(min=mean[mean > 0].min() / 2 if (mean > 0).any() else 1.0)
+        return share.log() - share.log().mean()
 
 
 class GaussianHead(Head):
@@ -77,7 +83,7 @@ class GaussianHead(Head):
 
     def log_prob(self, hidden: torch.Tensor, x: torch.Tensor, columns: torch.Tensor | None = None) -> torch.Tensor:
         """Normal density."""
-        log_sd = self.log_sd if columns is None else self.log_sd[columns]
+        log_sd = _pick(self.log_sd, columns)
         gap = (x - self.output(hidden, columns)) * (-log_sd).exp()
         return -(0.5 * gap.square() + log_sd + 0.5 * math.log(2 * math.pi)).sum(-1)
 
@@ -85,10 +91,9 @@ class GaussianHead(Head):
         """Means."""
         return self.output(hidden, None)
 
-    def start_at(self, mean: torch.Tensor) -> None:
-        """Offsets of the mean cell."""
-        with torch.no_grad():
-            self.linear.bias.copy_(mean)
+    def offsets(self, mean: torch.Tensor) -> torch.Tensor:
+        """The means."""
+        return mean
 
 
 class BernoulliHead(Head):
@@ -103,10 +108,9 @@ class BernoulliHead(Head):
         """Probability of being open."""
         return torch.sigmoid(self.output(hidden, None))
 
-    def start_at(self, mean: torch.Tensor) -> None:
-        """Offsets of the mean cell; `mean` is the share of cells in which a feature is open."""
-        with torch.no_grad():
-            self.linear.bias.copy_(torch.logit(mean.clamp(1e-4, 1 - 1e-4)))
+    def offsets(self, mean: torch.Tensor) -> torch.Tensor:
+        """Logits of `mean`, the share of cells in which a feature is open."""
+        return torch.logit(mean.clamp(1e-4, 1 - 1e-4))
 
 
 HEADS: dict[str, type[Head]] = {"nb": NegativeBinomialHead, "gaussian": GaussianHead, "bernoulli": BernoulliHead}

@@ -36,14 +36,7 @@ class GaussianMixture(nn.Module):
     """
 
     def __init__(
-        self,
-        n_components: int,
-        n_latent: int,
-        *,
-        radius: float,
-        hardness: float,
-        sd: float,
-        alpha: float,
+        self, n_components: int, n_latent: int, *, radius: float, hardness: float, sd: float, alpha: float
     ) -> None:
         super().__init__()
         self.radius, self.hardness, self.sd, self.alpha = radius, hardness, sd, alpha
@@ -108,8 +101,6 @@ class GaussianMixture(nn.Module):
         clusters = KMeans(n, n_init=4, random_state=int(rng.integers(2**31 - 1))).fit(z)
         variances = np.stack([z[clusters.labels_ == k].var(0) for k in range(n)]) + max(blur, _NARROWEST) ** 2
         with torch.no_grad():
-            self.means[:n] = torch.from_numpy(clusters.cluster_centers_).to(self.means.dtype)
-            self.logits[:n] = torch.from_numpy(np.log(np.bincount(clusters.labels_, minlength=n) + 1)).to(
-                self.means.dtype
-            )
-            self.log_precisions[:n] = torch.from_numpy(-np.log(variances)).to(self.means.dtype)
+            self.means[:n] = torch.from_numpy(clusters.cluster_centers_)
+            self.logits[:n] = torch.from_numpy(np.log(np.bincount(clusters.labels_, minlength=n) + 1))
+            self.log_precisions[:n] = torch.from_numpy(-np.log(variances))

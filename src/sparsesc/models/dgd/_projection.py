@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import nn
@@ -18,17 +16,6 @@ _SAMPLE = 512  # cells that place the component of a new label
 _STARTS_WITHOUT_PRIOR = 10
 
 
-class Projection(NamedTuple):
-    """Vectors of new cells, and their objective."""
-
-    latent: np.ndarray
-    """Cells x dimensions."""
-    covariates: np.ndarray
-    """Cells x dimensions of all covariates."""
-    objective: np.ndarray
-    """Log joint density of each cell and its vectors."""
-
-
 def project(
     module: DGDModule,
     reader: CellReader,
@@ -38,8 +25,8 @@ def project(
     batch_size: int,
     rng: np.random.Generator,
     progress_bar: bool | None,
-) -> Projection:
-    """Vectors of cells that a model was not trained on.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of cells that a model was not trained on, and the vectors of their covariates.
 
     Every cell starts from the mean of every component; the best after a fifth of the steps is continued. A label that
     the model does not know first gets a mean, which is fitted to up to 512 of its cells.
@@ -50,18 +37,14 @@ def project(
     try:
         search = _Search(module, reader.columns, starts(module, rng), n_steps, lr)
         search.place_new_labels(reader, rng)
-        parts = []
-        for _, cells in _logging.progress(
-            reader.batches(batch_size, module.device),
-            total=-(-len(reader) // batch_size),
-            desc="Projecting cells",
-            enabled=progress_bar,
-        ):
-            parts.append(search.cells(cells))
+        batches, total = reader.batches(batch_size, module.device), -(-len(reader) // batch_size)
+        bar = _logging.progress(batches, total=total, desc="Projecting cells", enabled=progress_bar)
+        parts = [search.cells(cells)[:2] for _, cells in bar]
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
-    return Projection(*(torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True)))
+    latent, covariates = (torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True))
+    return latent, covariates
 
 
 def starts(module: DGDModule, rng: np.random.Generator) -> torch.Tensor:
@@ -166,9 +149,8 @@ class _Search:
         optimizer = torch.optim.Adam([z, mean], lr=self.lr)
         width = self.module.n_latent_covariate
         for _ in range(self.n_steps):
-            at = torch.cat(
-                [z_covariate[:, : i * width], mean.expand(len(z), -1), z_covariate[:, (i + 1) * width :]], dim=1
-            )
+            others = z_covariate[:, : i * width], z_covariate[:, (i + 1) * width :]
+            at = torch.cat([others[0], mean.expand(len(z), -1), others[1]], dim=1)
             optimizer.zero_grad()
             (-self.log_cell(cells, z, at).mean()).backward()
             optimizer.step()

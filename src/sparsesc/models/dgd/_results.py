@@ -26,11 +26,7 @@ class DGDResults(DGDSetup):
     obs_names_: np.ndarray
 
     def get_latent_representation(
-        self,
-        adata: AnnData | MuData | None = None,
-        indices: Sequence[int] | None = None,
-        *,
-        covariates: bool = False,
+        self, adata: AnnData | MuData | None = None, indices: Sequence[int] | None = None, *, covariates: bool = False
     ) -> np.ndarray:
         """Latent vectors of cells of the training.
 
@@ -91,11 +87,7 @@ class DGDResults(DGDSetup):
         return pd.DataFrame(shares, index=self._names(adata, len(z)), columns=[str(k) for k in range(shares.shape[1])])
 
     def predict_clusters(
-        self,
-        adata: AnnData | MuData | None = None,
-        *,
-        latent: np.ndarray | None = None,
-        key_added: str | None = None,
+        self, adata: AnnData | MuData | None = None, *, latent: np.ndarray | None = None, key_added: str | None = None
     ) -> pd.Series:
         """The most probable component of each cell.
 

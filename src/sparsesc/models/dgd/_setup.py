@@ -145,11 +145,8 @@ class DGDSetup(BaseModelClass):
 
     @property
     def _layers(self) -> dict[str, str | None]:
-        return (
-            dict(self._setup_args["layers"])
-            if "layers" in self._setup_args
-            else {EXPRESSION: self._setup_args["layer"]}
-        )
+        options = self._setup_args
+        return dict(options["layers"]) if "layers" in options else {EXPRESSION: options["layer"]}
 
     def _state(self, key: str) -> dict[str, Any]:
         return self.registry["field_registries"][key]["state_registry"]
@@ -202,9 +199,5 @@ class DGDSetup(BaseModelClass):
         elif layer is not None:
             layers = dict.fromkeys(layers, layer)
         return CellReader(
-            adata,
-            features=self._features,
-            layers=layers,
-            likelihoods=self._likelihoods,
-            covariates=self._covariates,
+            adata, features=self._features, layers=layers, likelihoods=self._likelihoods, covariates=self._covariates
         )

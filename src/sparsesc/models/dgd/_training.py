@@ -24,26 +24,19 @@ class DGDTrainingPlan(LightningModule):
     ----------
     module
         The module to train.
-    lr_decoder, lr_latent, lr_mixture
-        Learning rates.
+    rates
+        Learning rates by group of parameters, the vectors (``"latent"``) last.
     betas, weight_decay
         Of all three.
     """
 
     def __init__(
-        self,
-        module: DGDModule,
-        *,
-        lr_decoder: float,
-        lr_latent: float,
-        lr_mixture: float,
-        betas: tuple[float, float],
-        weight_decay: float,
+        self, module: DGDModule, rates: dict[str, float], *, betas: tuple[float, float], weight_decay: float
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.module = module
-        self.rates = {"decoder": lr_decoder, "mixture": lr_mixture, "latent": lr_latent}
+        self.rates = rates
         self.adam: dict[str, Any] = {"betas": tuple(betas), "weight_decay": weight_decay}
         self.gradients: list[torch.Tensor] = []  # not in .grad: Lightning clears that before a validation
         self.n_obs_training: int | None = None  # set by scvi-tools

@@ -11,6 +11,8 @@ from scipy import sparse
 
 from sparsesc._compiled import compiled
 
+from ._order import with_data
+
 _BLOCK_BYTES = 96 * 2**20
 _DENSE_BYTES = 768 * 2**20
 _FEWEST_SHARED = 5
@@ -90,17 +92,14 @@ class RowCorrelation:
     def _fill_in(self, rows: slice) -> np.ndarray:
         """Rows with mean 0 and length 1, float32; NaN where all values are equal."""
         start, stop, _ = rows.indices(self.n_rows)
-        out = np.empty((stop - start, self._rows.shape[1]), np.float32)
         m = self._rows
+        out = np.empty((stop - start, m.shape[1]), np.float32)
         _standard_rows(m.indptr, m.indices, m.data, self._fill, self._rule, self._seeds, start, out)
         return out
 
     def between(self, rows: slice, others: slice) -> np.ndarray:
         """Distances of a block."""
-        if self._dense is None:
-            left, right = self._fill_in(rows), self._fill_in(others)
-        else:
-            left, right = self._dense[rows], self._dense[others]
+        left, right = (self._fill_in(part) if self._dense is None else self._dense[part] for part in (rows, others))
         r = left @ right.T
         return np.subtract(1.0, r, out=r)
 
@@ -114,15 +113,11 @@ class SharedCorrelation:
     def __init__(self, rows: sparse.csr_matrix) -> None:
         self.n_rows, n_columns = rows.shape
         self.row_bytes = 3 * 4 * n_columns  # values, their squares and the mask
-        self._values = sparse.csr_matrix(
-            ((rows.data / n_columns).astype(np.float32), rows.indices, rows.indptr), shape=rows.shape
-        )
+        self._values = with_data(rows, (rows.data / n_columns).astype(np.float32))
 
     def _dense(self, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        block = self._values[rows]
-        values = block.toarray()
-        mask = values > 0  # ranks start at 1
-        return values, values**2, mask.astype(np.float32)
+        values = self._values[rows].toarray()
+        return values, values**2, (values > 0).astype(np.float32)  # ranks start at 1
 
     def between(self, rows: slice, others: slice) -> np.ndarray:
         """Distances of a block."""

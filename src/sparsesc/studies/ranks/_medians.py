@@ -12,15 +12,14 @@ from sparsesc._values import listing
 from sparsesc.door._counts import read_mapping
 from sparsesc.door._gene_names import check_coverage
 
-from ._order import keep_entries
+from ._order import keep_entries, with_data
 
 
 def gene_medians(counts: sparse.csr_matrix, sizes: np.ndarray, target_sum: float) -> np.ndarray:
     """Median of the non-zero normalized values of every gene; NaN where there are none."""
     n_per_row = np.diff(counts.indptr)
     factor = np.divide(target_sum, sizes, out=np.ones_like(sizes), where=n_per_row > 0)
-    normalized = counts.data * np.repeat(factor, n_per_row)
-    columns = sparse.csr_matrix((normalized, counts.indices, counts.indptr), shape=counts.shape).tocsc()
+    columns = with_data(counts, counts.data * np.repeat(factor, n_per_row)).tocsc()
     median = np.full(counts.shape[1], np.nan)
     for gene in np.flatnonzero(np.diff(columns.indptr)):
         median[gene] = np.median(columns.data[columns.indptr[gene] : columns.indptr[gene + 1]])

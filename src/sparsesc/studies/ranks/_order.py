@@ -61,6 +61,11 @@ def positions_in_rows(indptr: np.ndarray) -> np.ndarray:
     return np.arange(indptr[-1]) - np.repeat(indptr[:-1], np.diff(indptr))
 
 
+def with_data(matrix: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_matrix:
+    """The same entries with other values."""
+    return sparse.csr_matrix((values, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
 def keep_entries(matrix: sparse.csr_matrix, values: np.ndarray, kept: np.ndarray) -> sparse.csr_matrix:
     """The stored entries that `kept` marks, with other values."""
     indptr = np.r_[0, np.cumsum(kept)][matrix.indptr]

@@ -222,13 +222,25 @@ def rank_fidelity(
     if taken:
         msg = f"use_reps {listing(taken)} have names of measures: rename these entries of obsm."
         raise ValueError(msg)
-    chosen, n_first, names = _choose_cells(
-        check.get_obs_column(adata, groupby), groupby, n_cells, n_compared, generator
-    )
-    cells, given, chosen = _read_cells(
-        adata, chosen, n_first, names, groupby, batch_key, layer, mask_var, medians, gene_key, size_key, n_neighbors
-    )
-    median = study.medians_for(cells, given)
+    column = check.get_obs_column(adata, groupby)
+    chosen, n_first, names = _choose_cells(column, groupby, n_cells, n_compared, generator)
+    if batch_key is not None and check.get_obs_column(adata, batch_key).isna().any():
+        n_missing = int(adata.obs[batch_key].isna().sum())
+        msg = f"adata.obs[{batch_key!r}] has no value for {n_missing} cells. Drop them first."
+        raise ValueError(msg)
+    genes = _masked_genes(adata, mask_var)
+    given = None if medians is None else match_medians(medians, gene_names(adata, gene_key))[0][genes]
+    counts = count_rows(adata[chosen], layer)
+    totals = cell_sizes(adata[chosen], counts, size_key)
+    counts = counts if genes.all() else counts[:, genes]
+    labels = np.asarray(adata.obs[groupby].astype(str), dtype=object)[chosen]
+    groups = pd.Categorical(labels, categories=names).codes.astype(np.int64)
+    batches = None if batch_key is None else pd.factorize(adata.obs[batch_key].to_numpy()[chosen])[0].astype(np.int64)
+    cells, chosen = _drop_empty(study.TypedCells(counts, totals, groups, batches, n_first, names, given), chosen)
+    if n_neighbors >= len(chosen):
+        msg = f"n_neighbors={n_neighbors} must be below the number of cells ({len(chosen)})."
+        raise ValueError(msg)
+    median = cells.medians
 
     logs = study.log_normalized(cells.counts, cells.totals)
     pca = _pca(logs, n_pcs, generator)
@@ -252,61 +264,26 @@ def rank_fidelity(
             maps[f"{name}_umap"] = _umap(rep[chosen], generator)
 
     weights = group_weights(len(cells.names), n_boot, generator)
-    effects = study.Effects(weights)
     everything = direct | {name: Euclidean(map_[: cells.n_compared]) for name, map_ in maps.items()}
-    pairs, summary, outliers = study.compare_types(cells, everything, effects, n_outliers)
-    neighbors, neighbor_groups = study.compare_neighbors(cells, direct, n_neighbors, weights)
+    tables = study.compare_types(cells, everything, weights, n_outliers)
+    tables |= study.compare_neighbors(cells, direct, n_neighbors, weights)
     del direct, everything, rank, logs
-    few = _first_of_each(cells.groups[: cells.n_compared], _RULE_CELLS)
-    rules = study.compare_rules(cells.take(few), given, effects, generator)
-    sparsity = study.compare_sparsity(
-        cells,
-        _bins(cells, n_bins),
-        {"expression_pca": pca} | maps,
-        given,
-        (ties, zeros),
-        fractions if _whole(cells.counts) else (),
-        few,
-        effects,
-        generator,
-    )
+    few = cells.take(_first_of_each(cells.groups[: cells.n_compared], _RULE_CELLS))
+    tables["rules"] = study.compare_rules(few, weights, generator)
+    sparsity = study.SparsityStudy((ties, zeros), weights, generator)
+    rows = [*sparsity.of_bins(cells, _bins(cells, n_bins), {"expression_pca": pca} | maps)]
+    if _whole(cells.counts):
+        rows += sparsity.of_thinned(few, median, fractions)
+    tables["sparsity"] = pd.DataFrame(rows)
 
-    result = record(
-        adata,
-        key_added,
-        _WRITER,
-        {
-            "summary": summary,
-            "pairs": pairs,
-            "outliers": outliers,
-            "neighbors": neighbors,
-            "neighbor_groups": neighbor_groups,
-            "rules": rules,
-            "sparsity": sparsity,
-        },
-        counted
-        | {
-            "groupby": groupby,
-            "batch_key": batch_key,
-            "use_reps": list(embeddings),
-            "layer": layer,
-            "mask_var": mask_var,
-            "medians": "data" if given is None else "given",
-            "gene_key": gene_key,
-            "size_key": size_key,
-            "ties": ties,
-            "zeros": zeros,
-            "n_cells": n_cells,
-            "thinning": list(fractions),
-            "rank_map": bool(rank_map),
-            "rng": describe(rng),
-            "n_used": len(cells.groups),
-            "n_used_compared": cells.n_compared,
-            "n_genes": int(np.isfinite(median).sum()),
-        },
-        copy=copy,
-        fresh=True,
-    )
+    options: dict[str, Any] = counted | {"groupby": groupby, "batch_key": batch_key, "use_reps": list(embeddings)}
+    options |= {"layer": layer, "mask_var": mask_var, "medians": "data" if given is None else "given"}
+    options |= {"gene_key": gene_key, "size_key": size_key, "ties": ties, "zeros": zeros, "n_cells": n_cells}
+    options |= {"thinning": list(fractions), "rank_map": bool(rank_map), "rng": describe(rng)}
+    options |= {"n_used": len(cells.groups), "n_used_compared": cells.n_compared}
+    options |= {"n_genes": int(np.isfinite(median).sum())}
+    result = record(adata, key_added, _WRITER, tables, options, copy=copy, fresh=True)
+    summary = tables["summary"]
     shown = ", ".join(
         f"{name} {auroc:.3f} ({ratio:.2f})"
         for name, auroc, ratio in summary[["measure", "auroc", "ratio"]].itertuples(index=False)
@@ -354,57 +331,32 @@ def _choose_cells(
     return np.concatenate([first, *others]), len(first), names
 
 
-def _read_cells(
-    adata: AnnData,
-    chosen: np.ndarray,
-    n_first: int,
-    names: np.ndarray,
-    groupby: str,
-    batch_key: str | None,
-    layer: str | None,
-    mask_var: str | None,
-    medians: Any,
-    gene_key: str | None,
-    size_key: str | None,
-    n_neighbors: int,
-) -> tuple[study.TypedCells, np.ndarray | None, np.ndarray]:
-    """The cells of the study, the medians that the user gave, and the positions of the cells in `adata`."""
-    batches = None if batch_key is None else check.get_obs_column(adata, batch_key)
-    if batches is not None and batches.isna().any():
-        msg = f"adata.obs[{batch_key!r}] has no value for {int(batches.isna().sum())} cells. Drop them first."
+def _masked_genes(adata: AnnData, mask_var: str | None) -> np.ndarray:
+    """The genes to use, as a mask."""
+    if mask_var is None:
+        return np.ones(adata.n_vars, bool)
+    if mask_var not in adata.var.columns:
+        msg = f"Did not find adata.var[{mask_var!r}]. Available: {listing(adata.var.columns)}."
+        raise KeyError(msg)
+    if adata.var[mask_var].dtype != bool:
+        msg = f"adata.var[{mask_var!r}] must be True or False for each gene, found {adata.var[mask_var].dtype}."
         raise ValueError(msg)
-    genes = np.ones(adata.n_vars, bool)
-    if mask_var is not None:
-        if mask_var not in adata.var.columns:
-            msg = f"Did not find adata.var[{mask_var!r}]. Available: {listing(adata.var.columns)}."
-            raise KeyError(msg)
-        if adata.var[mask_var].dtype != bool:
-            msg = f"adata.var[{mask_var!r}] must be True or False for each gene, found {adata.var[mask_var].dtype}."
-            raise ValueError(msg)
-        genes = adata.var[mask_var].to_numpy()
-    given = None
-    if medians is not None:
-        given = match_medians(medians, gene_names(adata, gene_key))[0][genes]
-    counts = count_rows(adata[chosen], layer)
-    totals = cell_sizes(adata[chosen], counts, size_key)
-    if not genes.all():
-        counts = counts[:, genes]
-    known = counts if given is None else counts[:, np.isfinite(given)]
+    return adata.var[mask_var].to_numpy()
+
+
+def _drop_empty(cells: study.TypedCells, chosen: np.ndarray) -> tuple[study.TypedCells, np.ndarray]:
+    """Cells without those that express fewer than two genes, and their positions in the AnnData."""
+    known = cells.counts if cells.given is None else cells.counts[:, np.isfinite(cells.given)]
     usable = np.diff(known.indptr) > 1
     if not usable.all():
         _logging.warning(f"{int((~usable).sum())} cells express fewer than two of the genes and are left out.")
-        counts, totals, chosen, n_first = counts[usable], totals[usable], chosen[usable], int(usable[:n_first].sum())
-    labels = np.asarray(adata.obs[groupby].astype(str), dtype=object)[chosen]
-    groups = pd.Categorical(labels, categories=names).codes.astype(np.int64)
-    sizes = np.bincount(groups[:n_first], minlength=len(names))
-    if (sizes < 2).any():
-        msg = f"Too few cells express any of the genes in {listing(names[sizes < 2])}. Leave these types out."
+        cells = cells.take(np.flatnonzero(usable), int(usable[: cells.n_compared].sum()))
+        chosen = chosen[usable]
+    if (cells.sizes < 2).any():
+        few = cells.names[cells.sizes < 2]
+        msg = f"Too few cells express any of the genes in {listing(few)}. Leave these types out."
         raise ValueError(msg)
-    if n_neighbors >= len(groups):
-        msg = f"n_neighbors={n_neighbors} must be below the number of cells ({len(groups)})."
-        raise ValueError(msg)
-    codes = None if batches is None else pd.factorize(batches.to_numpy()[chosen])[0].astype(np.int64)
-    return study.TypedCells(counts, totals, groups, codes, n_first, names), given, chosen
+    return cells, chosen
 
 
 def _pca(matrix: sparse.csr_matrix | np.ndarray, n_pcs: int, rng: np.random.Generator) -> np.ndarray:

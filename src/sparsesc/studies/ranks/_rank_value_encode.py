@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -161,12 +161,8 @@ def rank_value_encode(
     counts = count_rows(adata, layer)
     names = gene_names(adata, gene_key)
     slots = _keys.rank_keys(key_added)
-    check_slots_free(
-        adata,
-        key_added,
-        _WRITER,
-        {"layers": [key_added], "obs": [slots.n_genes, slots.zeros], "var": [slots.median]},
-    )
+    taken = {"layers": [key_added], "obs": [slots.n_genes, slots.zeros], "var": [slots.median]}
+    check_slots_free(adata, key_added, _WRITER, taken)
     if medians is None:
         median = gene_medians(counts, cell_sizes(adata, counts, size_key), target_sum)
         unmatched = names[:0]
@@ -181,30 +177,21 @@ def rank_value_encode(
     if n_top is not None:
         kept[order] = positions_in_rows(scaled.indptr) < n_top
     n_known = int(np.isfinite(median).sum())
+    rank_of_rest = rank_of_zeros(n_ranked, n_known, ties=ties) if zeros == "last" else None
 
+    options: dict[str, Any] = {"layer": layer, "medians": "data" if medians is None else "given", "gene_key": gene_key}
+    options |= {"size_key": size_key, "target_sum": float(target_sum), "n_top": n_top}
+    options |= {"ties": ties, "zeros": zeros, "rng": describe(rng)}
     result = record(
         adata,
         key_added,
         _WRITER,
         {"unmatched": np.sort(unmatched.to_numpy(dtype=object))},
-        {
-            "layer": layer,
-            "medians": "data" if medians is None else "given",
-            "gene_key": gene_key,
-            "size_key": size_key,
-            "target_sum": float(target_sum),
-            "n_top": n_top,
-            "ties": ties,
-            "zeros": zeros,
-            "rng": describe(rng),
-        },
+        options,
         copy=copy,
         fresh=True,
         layers={slots.key: keep_entries(scaled, ranks.astype(np.float32), kept)},
-        obs={
-            slots.n_genes: n_ranked.astype(np.int64),
-            slots.zeros: rank_of_zeros(n_ranked, n_known, ties=ties) if zeros == "last" else None,
-        },
+        obs={slots.n_genes: n_ranked.astype(np.int64), slots.zeros: rank_of_rest},
         var={slots.median: median},
     )
     _report(slots, n_ranked, unmatched, adata.n_vars)

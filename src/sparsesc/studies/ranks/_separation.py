@@ -37,6 +37,20 @@ class Separation:
     effects: dict[str, Interval]
     """``auroc``, ``cohen_d`` and ``ratio``."""
 
+    def columns(self) -> dict[str, float]:
+        """Columns of a table: both medians, and the effect sizes."""
+        row = {"within": self.within, "between": self.between}
+        for name, effect in self.effects.items():
+            row |= effect.columns(name)
+        return row
+
+    def against(self, reference: Separation, name: str) -> dict[str, float]:
+        """Columns of the difference from another measure of this name, over the same samples of groups."""
+        row: dict[str, float] = {}
+        for effect in EFFECTS:
+            row |= interval(self.draws[effect] - reference.draws[effect]).columns(f"{effect}_vs_{name}")
+        return row
+
 
 EFFECTS = ("auroc", "cohen_d", "ratio")
 

@@ -62,8 +62,6 @@ class Encoder:
     """A module that maps nodes (and the rest) to units."""
     read: Callable[[np.ndarray], FirstLayer]
     """Takes positions in `adata`."""
-    empty: Callable[[FirstLayer], torch.Tensor]
-    """Nodes of the same cells if all genes were 0."""
     use_rep: str | None = None
     """Entry of ``obsm`` that holds these units, if there is one."""
     info: dict[str, Any] = field(default_factory=dict)
@@ -74,6 +72,13 @@ class Encoder:
 
         with torch.no_grad():
             return self.behind(cells.nodes, *cells.rest).cpu().numpy()
+
+    def empty(self, cells: FirstLayer) -> torch.Tensor:
+        """Nodes of the same cells if all genes were 0."""
+        import torch
+
+        share = np.asarray(cells.inputs @ self.weight.T, dtype=np.float32)
+        return cells.nodes - torch.as_tensor(share, device=cells.nodes.device)
 
     def blocks(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, FirstLayer]]:
         """Cells in blocks, with their positions."""
@@ -237,26 +242,18 @@ def _from_model(adata: AnnData, model: Any, first: Any, behind: Any, layers: Any
             with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(module):
                 for tensors in loader:
                     module.inference(**module._get_inference_input(tensors))
-                    inputs = sparse.csr_matrix(seen["inputs"][:, :n_genes].cpu().numpy())
-                    parts.append((inputs, seen["nodes"].clone(), seen["covariates"]))
+                    x = sparse.csr_matrix(seen["inputs"][:, :n_genes].cpu().numpy())
+                    parts.append((x, seen["nodes"].clone(), seen["covariates"]))
         finally:
             for hook in hooks:
                 hook.remove()
-        rest = zip(*(part[2] for part in parts), strict=True)
-        return FirstLayer(
-            sparse.vstack([part[0] for part in parts], format="csr"),
-            torch.cat([part[1] for part in parts]),
-            tuple(torch.cat(values) for values in rest),
-        )
+        inputs, nodes, covariates = zip(*parts, strict=True)
+        rest = tuple(torch.cat(values) for values in zip(*covariates, strict=True))
+        return FirstLayer(sparse.vstack(inputs, format="csr"), torch.cat(nodes), rest)
 
     weight = first.weight.detach()[:, :n_genes].cpu().numpy().astype(np.float32)
-
-    def empty(cells: FirstLayer) -> torch.Tensor:
-        share = np.asarray(cells.inputs @ weight.T, dtype=np.float32)
-        return cells.nodes - torch.as_tensor(share, device=cells.nodes.device)
-
     units = pd.Index([f"{prefix}_{i}" for i in range(int(model.module.n_latent))])
-    encoder = Encoder(genes, units, weight, behind, read, empty)
+    encoder = Encoder(genes, units, weight, behind, read)
     _confirm(encoder, model, source, position[:_CHECKED])
     return encoder
 
@@ -309,8 +306,5 @@ def _from_pca(adata: AnnData, layer: str | None) -> Encoder:
         inputs = sparse.csr_matrix(block)[:, used].astype(np.float32)
         return FirstLayer(inputs, torch.as_tensor(Z[rows]))
 
-    def empty(cells: FirstLayer) -> torch.Tensor:
-        return cells.nodes - torch.as_tensor(np.asarray(cells.inputs @ weight.T, dtype=np.float32))
-
     units = pd.Index([f"PC{i + 1}" for i in range(Z.shape[1])])
-    return Encoder(names[used].astype(str), units, weight, torch.nn.Identity(), read, empty, use_rep="X_pca")
+    return Encoder(names[used].astype(str), units, weight, torch.nn.Identity(), read, use_rep="X_pca")

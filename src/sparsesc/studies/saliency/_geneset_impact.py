@@ -215,44 +215,21 @@ def geneset_impact(
     results = list(_logging.progress(job.run(tested), total=len(tested), desc="gene sets", enabled=progress_bar))
 
     labels = _labels(tested, stored, matched)
-    table = _impact_table(results, labels, np.tile(matched.size, len(tested)), genes, members, n_leading)
-    contrast = None if two is None else _contrast_table(results, labels)
+    impacts = [impact for impact, _ in results]
+    table = _impact_table(impacts, labels, np.tile(matched.size, len(tested)), genes, members, n_leading)
+    contrast = None if two is None else _contrast_table([c for _, c in results if c is not None], labels)
     first = table.drop_duplicates("unit")
     terms = first[first["padj"] < _ALPHA].set_index("unit")["term"].astype(str)
     described = stored.units.drop(columns="term", errors="ignore")
-    described["term"] = pd.Series(
-        [terms.get(unit, "") for unit in described.index.astype(str)], index=described.index, dtype="str"
-    )
-    written = record(
-        adata,
-        key,
-        "geneset_impact",
-        {_keys.IMPACT: table, _keys.IMPACT_CONTRAST: contrast, _keys.UNITS: described},
-        counted
-        | {
-            "match": match,
-            "n_strata": 1 if match == "none" else n_strata,
-            "n_permutations": n_permutations,
-            "n_tests": len(table),
-            "groupby": groupby,
-            "groups": None if two is None else two.names,
-            "sample_key": sample_key,
-            "paired": two is not None and two.paired,
-        }
-        | matched.report,
-        copy=copy,
-    )
+    described["term"] = pd.array([terms.get(unit, "") for unit in described.index.astype(str)], dtype="str")
+    tables = {_keys.IMPACT: table, _keys.IMPACT_CONTRAST: contrast, _keys.UNITS: described}
+    options: dict[str, Any] = counted | {"match": match, "n_strata": 1 if match == "none" else n_strata}
+    options |= {"n_permutations": n_permutations, "n_tests": len(table), "groupby": groupby}
+    options |= {"groups": None if two is None else two.names, "sample_key": sample_key}
+    options |= {"paired": two is not None and two.paired} | matched.report
+    written = record(adata, key, "geneset_impact", tables, options, copy=copy)
     _report(table, contrast, matched.report, key)
     return written
-
-
-@dataclass(frozen=True)
-class _UnitResult:
-    """Impact of all sets on one unit."""
-
-    impact: SetImpact
-    contrast: tuple[np.ndarray, ...] | None = None
-    """By set: impact in both groups, score and p of their difference."""
 
 
 @dataclass(frozen=True)
@@ -268,12 +245,15 @@ class _UnitTests:
     moderate: bool
     rows: int
 
-    def run(self, units: np.ndarray) -> Iterator[_UnitResult]:
-        """One result per unit, in order."""
+    def run(self, units: np.ndarray) -> Iterator[tuple[SetImpact, tuple[np.ndarray, ...] | None]]:
+        """Impact of all sets on each unit, in order.
+
+        With two groups also, by set: impact in both, score and p of their difference.
+        """
         with ThreadPoolExecutor(numba.get_num_threads()) as pool:
             yield from pool.map(self._test, units)
 
-    def _test(self, unit: int) -> _UnitResult:
+    def _test(self, unit: int) -> tuple[SetImpact, tuple[np.ndarray, ...] | None]:
         pairs = self.saliency.pairs_of(unit)
 
         def read(part: slice) -> np.ndarray:
@@ -283,16 +263,16 @@ class _UnitTests:
         rows = SaliencyRows(read, pairs.stop - pairs.start, self.rows)
         impact = impact_of_sets(rows, self.sets, self.null, self.n_permutations)
         if self.two is None:
-            return _UnitResult(impact)
+            return impact, None
         here = self.two.of_cells(self.saliency.cell[pairs])
         a, b = here.group == 0, here.group == 1
         if not (a.any() and b.any()):
-            return _UnitResult(impact, (np.full(len(impact.impact), np.nan),) * 4)
+            return impact, (np.full(len(impact.impact), np.nan),) * 4
         if here.sample is not None:
             score, pval = here.test_samples(impact.medians, min_cells=self.min_cells, moderate=self.moderate)
         else:
             score, pval = difference_of_sets(rows, impact.medians, a, b, self.null, self.n_permutations)
-        return _UnitResult(impact, (impact.medians[a].mean(0), impact.medians[b].mean(0), score, pval))
+        return impact, (impact.medians[a].mean(0), impact.medians[b].mean(0), score, pval)
 
 
 def _tested_units(stored: CellSaliency, units: Any, key: str) -> np.ndarray:
@@ -321,54 +301,38 @@ def _labels(tested: np.ndarray, stored: CellSaliency, matched: MatchedSets) -> d
 
 
 def _impact_table(
-    results: list[_UnitResult],
+    impacts: list[SetImpact],
     labels: dict[str, Any],
     n_genes: np.ndarray,
     genes: pd.Index,
     members: list[np.ndarray],
     n_leading: int,
 ) -> pd.DataFrame:
-    impact, sd, score, pval = (
-        np.stack([getattr(result.impact, name) for result in results]) for name in ("impact", "sd", "score", "pval")
-    )
+    columns = ("impact", "sd", "score", "pval")
+    impact, sd, score, pval = (np.stack([getattr(result, name) for result in impacts]) for name in columns)
     low = impact.min(0)
     spread = impact.max(0) - low
     names = genes.to_numpy(dtype=object)
     leading = [
-        ",".join(names[m[np.argsort(-result.impact.by_gene[m], kind="stable")[:n_leading]]])
-        for result in results
+        ",".join(names[m[np.argsort(-result.by_gene[m], kind="stable")[:n_leading]]])
+        for result in impacts
         for m in members
     ]
-    table = pd.DataFrame(
-        labels
-        | {
-            "impact": impact.ravel(),
-            "sd": sd.ravel(),
-            "scaled": np.divide(impact - low, spread, out=np.zeros_like(impact), where=spread > 0).ravel(),
-            "score": score.ravel(),
-            "pval": pval.ravel(),
-            "padj": benjamini_hochberg(pval).ravel(),
-            "n_genes": n_genes,
-            "genes": pd.array(leading, dtype="str"),
-        }
-    )
+    scaled = np.divide(impact - low, spread, out=np.zeros_like(impact), where=spread > 0)
+    values = {"impact": impact, "sd": sd, "scaled": scaled} | _tests(score, pval)
+    genes_of_sets = {"n_genes": n_genes, "genes": pd.array(leading, dtype="str")}
+    table = pd.DataFrame(labels | {name: value.ravel() for name, value in values.items()} | genes_of_sets)
     return table.iloc[np.lexsort((-table["score"], table["pval"], table["unit"].cat.codes))].reset_index(drop=True)
 
 
-def _contrast_table(results: list[_UnitResult], labels: dict[str, Any]) -> pd.DataFrame:
-    contrasts = [result.contrast for result in results if result.contrast is not None]
+def _tests(score: np.ndarray, pval: np.ndarray) -> dict[str, np.ndarray]:
+    return {"score": score, "pval": pval, "padj": benjamini_hochberg(pval)}
+
+
+def _contrast_table(contrasts: list[tuple[np.ndarray, ...]], labels: dict[str, Any]) -> pd.DataFrame:
     a, b, score, pval = (np.stack(values) for values in zip(*contrasts, strict=True))
-    table = pd.DataFrame(
-        labels
-        | {
-            "impact_a": a.ravel(),
-            "impact_b": b.ravel(),
-            "difference": (a - b).ravel(),
-            "score": score.ravel(),
-            "pval": pval.ravel(),
-            "padj": benjamini_hochberg(pval).ravel(),
-        }
-    )
+    values = {"impact_a": a, "impact_b": b, "difference": a - b} | _tests(score, pval)
+    table = pd.DataFrame(labels | {name: value.ravel() for name, value in values.items()})
     return table.iloc[np.lexsort((-table["score"].abs(), table["pval"]))].reset_index(drop=True)
 
 

@@ -187,12 +187,10 @@ def saliency(
     encoder = as_encoder(adata, model, layer=layer)
     if sae is not None:
         encoder = compose(adata, encoder, sae)
-    names = (
-        list(encoder.units)
-        if units is None
-        else check.pick_names(encoder.units, units, sae or "the model", what="unit")
-    )
-    wanted = np.sort(encoder.units.get_indexer(names))
+    wanted = np.arange(len(encoder.units))
+    if units is not None:
+        names = check.pick_names(encoder.units, units, sae or "the model", what="unit")
+        wanted = np.sort(encoder.units.get_indexer(names))
     pairs = _choose_pairs(adata, wanted, _chosen_cells(adata, cells), sae, max_cells, generator)
     rows, cell = np.unique(pairs[:, 0], return_inverse=True)
 
@@ -219,24 +217,11 @@ def saliency(
     here = encoder.genes.get_indexer(adata.var_names.astype(str))
     by_gene[here >= 0] = 0
     by_gene[np.ix_(here >= 0, wanted)] = mean.T[here[here >= 0]]
-    written = record(
-        adata,
-        key_added,
-        _WRITER,
-        {_keys.GENES: top} | result.entry(),
-        {
-            "model": model if isinstance(model, str) else type(model).__name__,
-            "method": method,
-            "sae": sae,
-            "use_rep": encoder.use_rep,
-            "max_cells": max_cells,
-            "n_cells": len(rows),
-            "n_steps": n_steps if method == "integrated_gradients" else None,
-        },
-        copy=copy,
-        fresh=True,
-        varm={slots.genes: by_gene},
-    )
+    options: dict[str, Any] = {"model": model if isinstance(model, str) else type(model).__name__}
+    options |= {"method": method, "sae": sae, "use_rep": encoder.use_rep, "max_cells": max_cells, "n_cells": len(rows)}
+    options |= {"n_steps": n_steps if method == "integrated_gradients" else None}
+    tables, varm = {_keys.GENES: top} | result.entry(), {slots.genes: by_gene}
+    written = record(adata, key_added, _WRITER, tables, options, copy=copy, fresh=True, varm=varm)
     _report(result, slots, method, (here >= 0).sum())
     return written
 
@@ -320,9 +305,8 @@ def _derivatives(
                 kept.append(cells.inputs)
             done += len(part)
             bar.update(len(part))
-    inputs = pd.DataFrame(
-        {"mean": total / len(rows), "detected": detected / len(rows)}, index=pd.Index(encoder.genes, name="gene")
-    )
+    genes = pd.Index(encoder.genes, name="gene")
+    inputs = pd.DataFrame({"mean": total / len(rows), "detected": detected / len(rows)}, index=genes)
     return nodes, active, sparse.vstack(kept, format="csr") if kept else None, inputs
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -160,7 +160,7 @@ def count_diagnostics(
     counts = whole_counts(adata, layer, only="counts can be fitted by these families")
     sizes = cell_sizes(adata, counts, size_key)
     kinds = [] if groupby is None else as_list(groupby)
-    groups, known = _groups(adata, [*([] if batch_key is None else [batch_key]), *kinds])
+    groups, known = _groups(adata, kinds if batch_key is None else [batch_key, *kinds])
     empty = ~(sizes > 0)
     if empty.any():
         _logging.warning(f"{int(empty.sum())} cells without a single count are left out.")
@@ -169,8 +169,7 @@ def count_diagnostics(
         msg = f"{int(kept.sum())} cells are left, but at least {_FEWEST_CELLS} are needed to compare families."
         raise ValueError(msg)
     counts, sizes, groups = counts[kept], sizes[kept], np.unique(groups[kept], return_inverse=True)[1]
-    n_cells = np.bincount(counts.indices, minlength=counts.shape[1])
-    chosen = n_cells >= min_cells
+    chosen = np.bincount(counts.indices, minlength=counts.shape[1]) >= min_cells
     if not chosen.any():
         msg = f"No gene has a count in at least min_cells={min_cells} cells. Lower min_cells, or check the matrix."
         raise ValueError(msg)
@@ -183,23 +182,10 @@ def count_diagnostics(
     fits = join_fits(blocks)
     genes_table = _describe_genes(part, fits, adata.var_names[chosen].astype(str))
     families = _describe_families(genes_table, fits)
-    summary = _summarize(genes_table, counts, sizes)
-    result = record(
-        adata,
-        key_added,
-        _WRITER,
-        {"genes": genes_table, "families": families, "summary": summary},
-        {
-            "layer": layer,
-            "batch_key": batch_key,
-            "groupby": kinds,
-            "size_key": size_key,
-            "min_cells": min_cells,
-            "n_groups": int(groups.max()) + 1,
-        },
-        copy=copy,
-        fresh=True,
-    )
+    tables = {"genes": genes_table, "families": families, "summary": _summarize(genes_table, counts, sizes)}
+    options: dict[str, Any] = {"layer": layer, "batch_key": batch_key, "groupby": kinds, "size_key": size_key}
+    options |= {"min_cells": min_cells, "n_groups": fits.n_groups}
+    result = record(adata, key_added, _WRITER, tables, options, copy=copy, fresh=True)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in families["share"].items())
     _logging.info(f"count_diagnostics: {len(genes_table)} genes in {len(sizes)} cells; lowest BIC: {shares}")
     return result
@@ -224,24 +210,18 @@ def _describe_genes(counts: sparse.csr_matrix, fits: CountFits, names: pd.Index)
     n_cells = np.bincount(counts.indices, minlength=counts.shape[1])
     bic = fits.bic
     ordered = np.sort(bic, axis=1)
-    table: dict[str, np.ndarray] = {
-        "n_cells": n_cells,
-        "mean": moments.mean[:, 0],
-        "variance": moments.variance[:, 0],
-        "zeros": 1 - n_cells / n,
-    }
-    table |= {f"zeros_{name}": fits.zeros[:, i] for i, name in enumerate(FAMILIES)}
-    table |= {
-        "overdispersion": fits.overdispersion,
-        "overdispersion_zinb": fits.overdispersion_zinb,
-        "zero_inflation": fits.zero_inflation,
-    }
-    table |= {f"loglik_{name}": fits.loglik[:, i] for i, name in enumerate(FAMILIES)}
-    table |= {f"bic_{name}": bic[:, i] for i, name in enumerate(FAMILIES)}
+    table: dict[str, np.ndarray] = {"n_cells": n_cells, "mean": moments.mean[:, 0], "variance": moments.variance[:, 0]}
+    table |= {"zeros": 1 - n_cells / n} | _by_family("zeros", fits.zeros)
+    table |= {name: getattr(fits, name) for name in ("overdispersion", "overdispersion_zinb", "zero_inflation")}
+    table |= _by_family("loglik", fits.loglik) | _by_family("bic", bic)
     table |= {"family": np.array(FAMILIES, dtype=object)[bic.argmin(1)], "margin": ordered[:, 1] - ordered[:, 0]}
     for name, pval in (("nb", fits.pval_overdispersion), ("zinb", fits.pval_inflation)):
         table |= {f"pval_{name}": pval, f"padj_{name}": benjamini_hochberg(pval)}
     return pd.DataFrame(table, index=pd.Index(names, name="gene"))
+
+
+def _by_family(what: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"{what}_{name}": column for name, column in zip(FAMILIES, values.T, strict=True)}
 
 
 def _describe_families(table: pd.DataFrame, fits: CountFits) -> pd.DataFrame:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import sparse, stats
@@ -69,8 +70,8 @@ def _mixture_p(gain: np.ndarray) -> np.ndarray:
 def join_fits(parts: Sequence[CountFits]) -> CountFits:
     """Blocks of genes one after the other."""
     per_gene = ("loglik", "overdispersion", "overdispersion_zinb", "zero_inflation", "n_large", "zeros")
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in per_gene}
-    return CountFits(**joined, n_cells=parts[0].n_cells, n_groups=parts[0].n_groups)
+    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in per_gene}
+    return replace(parts[0], **joined)
 
 
 @dataclass(frozen=True)
@@ -244,11 +245,7 @@ def _fit_block(
 
 
 def fit_families(
-    counts: sparse.spmatrix,
-    sizes: np.ndarray,
-    groups: np.ndarray | None = None,
-    *,
-    families: Sequence[str] = FAMILIES,
+    counts: sparse.spmatrix, sizes: np.ndarray, groups: np.ndarray | None = None, *, families: Sequence[str] = FAMILIES
 ) -> Iterator[tuple[slice, CountFits]]:
     """Fit Poisson, negative binomial, zero-inflated negative binomial and rounded log-normal to every gene.
 

@@ -196,30 +196,13 @@ def latent_diagnostics(
     )  # fmt: skip
     elbo = _elbo(terms, donors)
     n_active, n_collapsed = int(dimensions["active"].sum()), int(dimensions["collapsed"].sum())
-    result = record(
-        adata,
-        key_added,
-        _WRITER,
-        {"elbo": elbo, "dimensions": dimensions, "dependence": tests},
-        {
-            "model": type(model).__name__,
-            "label_keys": names,
-            "mask": mask if mask is None or isinstance(mask, str) else "given",
-            "sample_key": sample_key,
-            "decode_as": decode_as,
-            "seen": seen,
-            "min_variance": min_variance,
-            "n_draws": n_draws,
-            "n_permutations": n_permutations,
-            "rng": describe(rng),
-            "n_cells": part.n_obs,
-            "n_seen": n_seen,
-            "n_active": n_active,
-            "n_collapsed": n_collapsed,
-        },
-        copy=copy,
-        fresh=True,
-    )
+    tables = {"elbo": elbo, "dimensions": dimensions, "dependence": tests}
+    options: dict[str, Any] = {"model": type(model).__name__, "label_keys": names}
+    options |= {"mask": mask if mask is None or isinstance(mask, str) else "given", "sample_key": sample_key}
+    options |= {"decode_as": decode_as, "seen": seen, "min_variance": min_variance, "n_draws": n_draws}
+    options |= {"n_permutations": n_permutations, "rng": describe(rng), "n_cells": part.n_obs, "n_seen": n_seen}
+    options |= {"n_active": n_active, "n_collapsed": n_collapsed}
+    result = record(adata, key_added, _WRITER, tables, options, copy=copy, fresh=True)
     _logging.info(
         f"latent_diagnostics: {part.n_obs} cells, ELBO {elbo['elbo'].iloc[0]:.1f}; {n_active} of "
         f"{len(dimensions)} dimensions active, {n_collapsed} collapsed; added uns['{key_added}']"
@@ -284,33 +267,23 @@ def _check_unseen(model: Any, part: AnnData, sample_key: str | None, *, refuse: 
 def _elbo(terms: ElboTerms, donors: Labels | None) -> pd.DataFrame:
     """Means over all cells and over those of each donor."""
     prior = np.full(len(terms.reconstruction), np.nan) if terms.prior is None else terms.prior
-    elbo = -terms.reconstruction - np.nan_to_num(prior)
-    groups = [(_ALL, np.ones(len(elbo), bool))]
+    values = {"elbo": -terms.reconstruction - np.nan_to_num(prior), "reconstruction": terms.reconstruction, "kl": prior}
+    groups = [(_ALL, np.ones(len(prior), bool))]
     if donors is not None:
         groups += [(name, donors.codes == i) for i, name in enumerate(donors.categories)]
-    rows = [
-        {
-            "donor": name,
-            "n_cells": int(cells.sum()),
-            "elbo": elbo[cells].mean(),
-            "reconstruction": terms.reconstruction[cells].mean(),
-            "kl": prior[cells].mean(),
-            "elbo_sd": elbo[cells].std(),
-        }
-        for name, cells in groups
-    ]
+    rows = []
+    for name, cells in groups:
+        means = {what: value[cells].mean() for what, value in values.items()}
+        rows.append({"donor": name, "n_cells": int(cells.sum())} | means | {"elbo_sd": values["elbo"][cells].std()})
     return pd.DataFrame(rows)
 
 
 def describe_dimensions(terms: ElboTerms, threshold: float = 0.01) -> pd.DataFrame:
     """One row per dimension; what needs a posterior is NaN without one."""
     variance = terms.mean.var(axis=0)
-    table = pd.DataFrame(
-        np.nan,
-        index=pd.Index([f"z_{i}" for i in range(len(variance))], name="dimension"),
-        columns=["kl", "kl_share", "variance", "posterior_variance", "active", "silent_cells"],
-    )
-    table["variance"] = variance
+    names = pd.Index([f"z_{i}" for i in range(len(variance))], name="dimension")
+    columns = ["kl", "kl_share", "variance", "posterior_variance", "active", "silent_cells"]
+    table = pd.DataFrame(np.nan, index=names, columns=columns).assign(variance=variance)
     kl = terms.kl
     if kl is None or terms.variance is None:
         table["active"] = variance > threshold * variance.mean()

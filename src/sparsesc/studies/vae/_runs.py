@@ -53,13 +53,22 @@ class Setting:
 
 @dataclass(frozen=True)
 class Counted:
-    """Counts of some cells, of the genes in use only, with their labels."""
+    """Counts of some cells, with their labels; of a split, only those of the genes in use."""
 
     counts: sparse.csr_matrix
     totals: np.ndarray
     """Counts over all genes."""
     labels: np.ndarray | None
     batches: np.ndarray | None
+
+    def take(self, rows: np.ndarray) -> Counted:
+        """Some of the cells."""
+        columns = [None if column is None else column[rows] for column in (self.labels, self.batches)]
+        return Counted(self.counts[rows], self.totals[rows], *columns)
+
+    def overdispersion(self) -> np.ndarray:
+        """Of each gene, by moments."""
+        return overdispersion(self.counts, sizes=self.totals / self.totals.mean())
 
 
 @dataclass(frozen=True)
@@ -75,36 +84,36 @@ class Split:
     fingerprint: str
 
     @classmethod
-    def of(
-        cls,
-        counts: sparse.csr_matrix,
-        fold: Fold,
-        labels: np.ndarray | None,
-        batches: np.ndarray | None,
-        n_top_genes: int | None,
-        seed: int,
-    ) -> Split:
+    def of(cls, cells: Counted, fold: Fold, n_top_genes: int | None, seed: int) -> Split:
         """Genes are chosen on the training cells."""
-        totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-        genes = choose_genes(counts[fold.train], totals[fold.train], n_top_genes)
-
-        def part(rows: np.ndarray) -> Counted:
-            columns = [None if column is None else column[rows] for column in (labels, batches)]
-            return Counted(sparse.csr_matrix(counts[rows][:, genes]), totals[rows], *columns)
-
-        train, test = part(fold.train), part(fold.test)
-        halves = thin_counts(counts[fold.test], rng=np.random.default_rng([seed, 1]))
+        train, test = cells.take(fold.train), cells.take(fold.test)
+        genes = choose_genes(train.counts, train.totals, n_top_genes)
+        halves = thin_counts(test.counts, rng=np.random.default_rng([seed, 1]))
         encoded, scored = (
-            replace(
-                test,
-                counts=sparse.csr_matrix(half[:, genes]),
-                totals=np.maximum(np.asarray(half.sum(axis=1), float).ravel(), 1.0),
-            )
+            replace(test, counts=half, totals=np.maximum(np.asarray(half.sum(axis=1), float).ravel(), 1.0))
             for half in halves
+        )
+        train, test, encoded, scored = (
+            replace(part, counts=sparse.csr_matrix(part.counts[:, genes])) for part in (train, test, encoded, scored)
         )
         sides = (train, test, encoded)
         arrays = [a for side in sides for a in (side.totals, side.labels, side.batches)]
         return cls(fold, genes, train, test, encoded, scored, digest([side.counts for side in sides], arrays))
+
+    def describe(self, seed: int) -> dict[str, Any]:
+        """Columns of a row that describe the cells."""
+        sizes = {"n_train": len(self.train.totals), "n_test": len(self.test.totals), "n_genes": len(self.genes)}
+        return {"fold": self.fold.name, "rng": seed} | sizes
+
+    def label_transfer(self, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
+        """The score of embeddings of both sides as a column, if cells have labels."""
+        if self.train.labels is None or self.test.labels is None:
+            return {}
+        return {"label_transfer": label_transfer(train, self.train.labels, test, self.test.labels)}
+
+    def spearman(self, expected: np.ndarray) -> float:
+        """The score of expression that was decoded from the encoded half of the molecules."""
+        return spearman_of_genes(expected, self.scored.counts, self.scored.totals)
 
 
 def digest(matrices: Sequence[sparse.csr_matrix], columns: Sequence[np.ndarray | None]) -> str:
@@ -183,14 +192,7 @@ def describe(split: Split, setting: Setting) -> dict[str, Any]:
     """Columns of a row that describe the training."""
     shape = {name: setting.options.get(name, default) for name, default in DEFAULT_SHAPE.items()}
     made = {"preprocessing": setting.preprocessing, "likelihood": setting.likelihood}
-    return {"architecture": setting.architecture} | shape | made | describe_split(split, setting.seed)
-
-
-def describe_split(split: Split, seed: int) -> dict[str, Any]:
-    """Columns of a row that describe the cells."""
-    n_train, n_test = len(split.train.totals), len(split.test.totals)
-    sizes = {"n_train": n_train, "n_test": n_test, "n_genes": len(split.genes)}
-    return {"fold": split.fold.name, "rng": seed} | sizes
+    return {"architecture": setting.architecture} | shape | made | split.describe(setting.seed)
 
 
 DEFAULT_SHAPE = {"n_hidden": 128, "n_layers": 1, "n_latent": 10}
@@ -245,16 +247,11 @@ def _start_at_the_mean(model: Any, cells: AnnData, part: Counted, likelihood: st
     if likelihood == NORMAL:
         spread = np.log(np.maximum(matrix.std(axis=0, dtype=np.float64), _LEAST_SD))
     else:
-        spread = -np.log(np.clip(_excess(part), 1 / _LARGEST_SIZE, 1 / _LEAST_SIZE))
+        spread = -np.log(np.clip(part.overdispersion(), 1 / _LARGEST_SIZE, 1 / _LEAST_SIZE))
     with torch.no_grad():
         model.module.decoder.px_scale_decoder[0].bias.copy_(torch.as_tensor(bias, dtype=torch.float32))
         if model.module.dispersion == "gene":
             model.module.px_r.copy_(torch.as_tensor(spread, dtype=torch.float32))
-
-
-def _excess(part: Counted) -> np.ndarray:
-    """Overdispersion of each gene by moments."""
-    return overdispersion(part.counts, sizes=part.totals / part.totals.mean())
 
 
 def _train(model: Any, setting: Setting, accelerator: str) -> None:
@@ -308,18 +305,12 @@ def _score(
         "loglik_counts": float(loglik.mean()),
         "elbo_counts": float((loglik - test.prior).mean()),
         "elbo_counts_null": null_loglik(split),
-        "spearman": spearman_of_genes(
-            scale.rate(_expected(model, cells["encoded"]), split.encoded.totals),
-            split.scored.counts, split.scored.totals,
-        ),
-    }  # fmt: skip
-    if split.train.labels is not None and split.test.labels is not None:
-        scores["label_transfer"] = label_transfer(train.mean, split.train.labels, test.mean, split.test.labels)
-    rows = describe(split, setting)
-    listed = dimensions.reset_index().to_dict("records")
-    kept = ("dimension", "kl", "variance", "posterior_variance", "active", "silent_cells", "collapsed")
-    about = {name: rows[name] for name in ("architecture", "preprocessing", "likelihood", "fold", "rng")}
-    return scores, [about | {name: record[name] for name in kept} for record in listed]
+        "spearman": split.spearman(scale.rate(_expected(model, cells["encoded"]), split.encoded.totals)),
+    }
+    row = describe(split, setting)
+    about = {name: row[name] for name in ("architecture", "preprocessing", "likelihood", "fold", "rng")}
+    listed = dimensions.drop(columns="kl_share").reset_index().to_dict("records")
+    return scores | split.label_transfer(train.mean, test.mean), [about | record for record in listed]
 
 
 def _limits(part: Counted, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
@@ -350,7 +341,7 @@ def null_loglik(split: Split) -> float:
     """
     train, test = split.train, split.test
     share = np.asarray(train.counts.sum(axis=0), dtype=np.float64).ravel() / train.totals.sum()
-    excess = np.maximum(_excess(train), 1e-6)
+    excess = np.maximum(train.overdispersion(), 1e-6)
     mu = test.totals[:, None] * share
     return float(stats.nbinom.logpmf(test.counts.toarray(), 1 / excess, 1 / (1 + excess * mu)).sum(axis=1).mean())
 
@@ -367,15 +358,9 @@ def principal_components(split: Split, n_components: int, seed: int) -> dict[str
     n_components = min(n_components, *(n - 1 for n in train.shape))
     pca = PCA(n_components, svd_solver="arpack", random_state=seed).fit(train)
     expected = pca.inverse_transform(pca.transform(encoded))
-    row: dict[str, Any] = {
-        "architecture": "PCA", "n_latent": n_components, "preprocessing": "log1p", "likelihood": "none",
-        "diverged": False, "spearman": spearman_of_genes(expected, split.scored.counts, split.scored.totals),
-    } | describe_split(split, seed)  # fmt: skip
-    if split.train.labels is not None and split.test.labels is not None:
-        row["label_transfer"] = label_transfer(
-            pca.transform(train), split.train.labels, pca.transform(test), split.test.labels
-        )
-    return row
+    row: dict[str, Any] = {"architecture": "PCA", "n_latent": n_components, "preprocessing": "log1p"}
+    row |= {"likelihood": "none", "diverged": False, "spearman": split.spearman(expected)} | split.describe(seed)
+    return row | split.label_transfer(pca.transform(train), pca.transform(test))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,13 +94,7 @@ def check_model(model: Any) -> None:
 
 
 def read_terms(
-    model: Any,
-    adata: AnnData,
-    *,
-    n_draws: int,
-    seed: int,
-    decode_as: str | None = None,
-    also: Scorer | None = None,
+    model: Any, adata: AnnData, *, n_draws: int, seed: int, decode_as: str | None = None, also: Scorer | None = None
 ) -> ElboTerms:
     """Positions of cells in a model, new ones or not, and the parts of their objective; may change `adata`.
 
@@ -159,9 +154,7 @@ def trained_labels(model: Any, key: str) -> set[str] | None:
     held = getattr(model, "adata", None)
     if held is None or key not in held.obs.columns or trained_cells(model, held) is None:
         return None
-    used = np.concatenate(
-        [np.asarray(part) for part in (model.train_indices, model.validation_indices) if part is not None]
-    )
+    used = np.concatenate([part for part in (model.train_indices, model.validation_indices) if part is not None])
     return set(held.obs[key].iloc[used].dropna().astype(str))
 
 
@@ -226,37 +219,30 @@ def _from_network(model: Any, adata: AnnData, *, n_draws: int, seed: int, also: 
 
     module = model.module
     parts: dict[str, list[np.ndarray]] = {"mean": [], "variance": [], "reconstruction": [], "prior": [], "also": []}
-    stop = 0
+    start = 0
     devices = [module.device] if module.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), batches(model, adata) as loader:
         torch.manual_seed(seed % 2**63)
         for tensors in loader:
-            start, stop = stop, stop + len(tensors[_COUNTS])
-            misfit: Any = 0.0
-            objective: Any = 0.0
-            other: Any = 0.0
-            done = 0
-            inferred: dict[str, Any] = {}
-            while done < n_draws and (done == 0 or _POSTERIOR in inferred):
+            rows = slice(start, start + len(tensors[_COUNTS]))
+            start = rows.stop
+            sums: dict[str, Any] = defaultdict(float)
+            for _ in range(n_draws):
                 inferred = module.inference(**module._get_inference_input(tensors))
                 given = module.generative(**module._get_generative_input(tensors, inferred))
-                misfit = misfit - given["px"].log_prob(tensors[_COUNTS]).sum(-1).double()
+                sums["reconstruction"] -= given["px"].log_prob(tensors[_COUNTS]).sum(-1).double()
                 if also is not None:
-                    other = other + also(given["px"], slice(start, stop)).double()
-                if _POSTERIOR in inferred:
-                    lost = module.loss(tensors, inferred, given)
-                    objective = objective + (_summed(lost.reconstruction_loss) + _summed(lost.kl_local)).double()
-                done += 1
-            block = {"reconstruction": misfit / done}
+                    sums["also"] += also(given["px"], rows).double()
+                if _POSTERIOR not in inferred:
+                    break
+                lost = module.loss(tensors, inferred, given)
+                sums["prior"] += (_summed(lost.reconstruction_loss) + _summed(lost.kl_local)).double()
+            n, block = 1, {"mean": inferred["z"]}
             if _POSTERIOR in inferred:
-                block |= {"mean": inferred[_POSTERIOR].loc, "variance": inferred[_POSTERIOR].scale.square()}
                 # the whole objective minus the reconstruction: models divide it in different ways
-                block["prior"] = (objective - misfit) / done
-            else:
-                block["mean"] = inferred["z"]
-            if also is not None:
-                block["also"] = other / done
-            for name, value in block.items():
+                sums["prior"] -= sums["reconstruction"]
+                n, block = n_draws, {"mean": inferred[_POSTERIOR].loc, "variance": inferred[_POSTERIOR].scale.square()}
+            for name, value in (block | {name: total / n for name, total in sums.items()}).items():
                 parts[name].append(value.double().cpu().numpy())
     joined = {name: np.concatenate(values) if values else None for name, values in parts.items()}
     return ElboTerms(**joined)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from sparsesc.door._obs_columns import read_labels
 from ._autotune import check_autotune, search_values, tuned_options
 from ._count_diagnostics import count_diagnostics
 from ._inputs import PREPROCESSING, Fold, make_folds
-from ._runs import NORMAL, Outcome, Setting, Split, Store, digest, principal_components, train_and_score
+from ._runs import NORMAL, Counted, Outcome, Setting, Split, Store, digest, principal_components, train_and_score
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -234,6 +234,9 @@ def vae_study(
     folds = make_folds(donors, sample_key, test_donors=held_out, n_folds=n_folds)
     if batches is not None:
         _check_batches(folds, batches.codes, batches.categories, batch_key)
+    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    batch_names = None if batches is None else np.array(batches.categories, dtype=object)[batches.codes]
+    cells = Counted(counts, totals, None if labels is None else labels.codes, batch_names)
     store = Store(path)
     folder = None if path is None else str(Path(path) / "autotune")
 
@@ -245,11 +248,7 @@ def vae_study(
     with _logging.progress(total=total, desc="Training autoencoders", enabled=progress_bar) as bar:
         try:
             for fold in folds:
-                split = Split.of(
-                    counts, fold, None if labels is None else labels.codes,
-                    None if batches is None else np.array(batches.categories, dtype=object)[batches.codes],
-                    n_top_genes, seeds[0],
-                )  # fmt: skip
+                split = Split.of(cells, fold, n_top_genes, seeds[0])
                 controls.append(principal_components(split, width, seeds[0]))
                 for name, (scale, family), seed in product(names, pairs, seeds):
                     setting = Setting(name, dict(shapes.get(name, {})), scale, family, seed, **fixed)
@@ -265,9 +264,8 @@ def vae_study(
             _logging.warning(f"Interrupted: {len(outcomes)} of {total} trainings are in the tables.")
     runs = pd.DataFrame([outcome["run"] for outcome in outcomes] + controls)
     dimensions = pd.DataFrame([row for outcome in outcomes for row in outcome["dimensions"]])
-    codes = [donors.codes, None if labels is None else labels.codes]
     describe = partial(_facts, adata, layer, sample_key, label_key)
-    facts = store.remember(["counts", digest([counts], codes)], describe)
+    facts = store.remember(["counts", digest([counts], [donors.codes, cells.labels])], describe)
     _logging.info(f"vae_study: {len(outcomes)} trainings over {len(folds)} folds of {sample_key!r}.")
     return {
         "runs": runs,
