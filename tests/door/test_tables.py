@@ -8,7 +8,6 @@ import pytest
 import sparsesc as ssc
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
-from sparsesc.door._columns import MEANING
 
 
 @pytest.mark.parametrize("name", _keys.TABLES)
@@ -22,7 +21,7 @@ def test_writer_and_reader_exist(name):
 
 def test_every_meaning_is_in_use():
     used = {column for table in _keys.TABLES.values() for column in table.columns}
-    assert set(MEANING) <= used
+    assert set(_keys.MEANING) <= used
     assert all(table.rows and all(table.columns.values()) for table in _keys.TABLES.values())
 
 
