@@ -19,6 +19,10 @@ def pbmc68k_reduced() -> AnnData:
     700 cells x 765 genes. ``X`` is scaled, ``raw`` log-normalized (no counts). ``obs["bulk_labels"]`` (10 cell types),
     ``obsm["X_pca"]`` (50 dimensions), ``obsm["X_umap"]``.
 
+    See Also
+    --------
+    sparsesc.datasets.pbmc3k : Counts of 2,700 blood cells.
+
     Notes
     -----
     Small and without counts: good for trying things out, not for conclusions. Its labels come from correlation with
@@ -55,6 +59,10 @@ def pbmc3k() -> AnnData:
     FileNotFoundError
         If the file is not in the folder that ``SPARSESC_DATA_DIR`` names.
 
+    See Also
+    --------
+    sparsesc.datasets.pbmc_3tech : Blood by three protocols.
+
     Notes
     -----
     Labels are clusters of the same counts, which favors methods that cluster. Drop the
@@ -66,9 +74,12 @@ def pbmc3k() -> AnnData:
 
     Examples
     --------
-    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file:
 
-        adata = ssc.datasets.pbmc3k()
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.pbmc3k()
+    >>> adata.n_obs
+    2700
     """
     return _read("pbmc3k_raw_labelled.h5ad")
 
@@ -86,6 +97,10 @@ def balf_covid() -> AnnData:
     FileNotFoundError
         If the file is not in the folder that ``SPARSESC_DATA_DIR`` names.
 
+    See Also
+    --------
+    sparsesc.datasets.kang2018 : Stimulated blood of several donors.
+
     Notes
     -----
     Only one patient is moderate: condition and donor are confounded, so no difference between conditions can be tested.
@@ -98,9 +113,12 @@ def balf_covid() -> AnnData:
 
     Examples
     --------
-    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file:
 
-        adata = ssc.datasets.balf_covid()
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.balf_covid()
+    >>> adata.n_obs
+    3724
     """
     return _read("balf_covid_liao2020_3donors.h5ad")
 
@@ -119,6 +137,10 @@ def kang2018() -> AnnData:
     FileNotFoundError
         If the file is not in the folder that ``SPARSESC_DATA_DIR`` names.
 
+    See Also
+    --------
+    sparsesc.datasets.onek1k : Blood of forty donors.
+
     Notes
     -----
     Score cell types only where ``label_origin == "original"`` (659 cells): the other labels were predicted from the
@@ -131,9 +153,12 @@ def kang2018() -> AnnData:
 
     Examples
     --------
-    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file:
 
-        adata = ssc.datasets.kang2018()
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.kang2018()
+    >>> adata.n_obs
+    2000
     """
     return _read("kang2018_harmony_2000.h5ad")
 
@@ -151,6 +176,10 @@ def onek1k() -> AnnData:
     FileNotFoundError
         If the file is not in the folder that ``SPARSESC_DATA_DIR`` names.
 
+    See Also
+    --------
+    sparsesc.datasets.kang2018 : Stimulated blood of several donors.
+
     Notes
     -----
     Genes are Ensembl ids without symbols, and only 1,000 of them: gene sets of symbols do not match.
@@ -162,9 +191,12 @@ def onek1k() -> AnnData:
 
     Examples
     --------
-    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file:
 
-        adata = ssc.datasets.onek1k()
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.onek1k()
+    >>> adata.n_obs
+    7811
     """
     return _read("pbmc_onek1k_scdesignpop_40donors.h5ad")
 
@@ -183,6 +215,10 @@ def pbmc_3tech() -> AnnData:
     FileNotFoundError
         If the file is not in the folder that ``SPARSESC_DATA_DIR`` names.
 
+    See Also
+    --------
+    sparsesc.datasets.pbmc3k : Blood of one donor.
+
     Notes
     -----
     Normalize by ``total_umi_all_genes``: the sum over the 1,767 variable genes is not the library size. Two types have
@@ -195,9 +231,12 @@ def pbmc_3tech() -> AnnData:
 
     Examples
     --------
-    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file:
 
-        adata = ssc.datasets.pbmc_3tech()
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.pbmc_3tech()
+    >>> adata.n_obs
+    1200
     """
     return _read("pbmc_symphony_3tech.h5ad")
 
@@ -215,6 +254,10 @@ def bonemarrow_human() -> AnnData:
     FileNotFoundError
         If the file is not in the folder that ``SPARSESC_DATA_DIR`` names.
 
+    See Also
+    --------
+    sparsesc.datasets.bonemarrow_mouse : Marrow of the mouse.
+
     Notes
     -----
     One patient has the disease: a difference between conditions may come from the donor, the handling of the sample or
@@ -226,9 +269,12 @@ def bonemarrow_human() -> AnnData:
 
     Examples
     --------
-    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file:
 
-        adata = ssc.datasets.bonemarrow_human()
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.bonemarrow_human()
+    >>> adata.n_obs
+    8390
     """
     return _read("bonemarrow_human_zheng2017_bmmc_aml_3donors.h5ad")
 
@@ -246,6 +292,10 @@ def bonemarrow_mouse() -> AnnData:
     FileNotFoundError
         If the file is not in the folder that ``SPARSESC_DATA_DIR`` names.
 
+    See Also
+    --------
+    sparsesc.datasets.bonemarrow_human : Human marrow.
+
     Notes
     -----
     Clusters cut a continuum: a feature between two of them is not a failure. Gene sets of human symbols do not match.
@@ -257,9 +307,12 @@ def bonemarrow_mouse() -> AnnData:
 
     Examples
     --------
-    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file:
 
-        adata = ssc.datasets.bonemarrow_mouse()
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.bonemarrow_mouse()
+    >>> adata.n_obs
+    2730
     """
     return _read("bonemarrow_mouse_paul2015.h5ad")
 
@@ -277,6 +330,10 @@ def citeseq() -> MuData:
     FileNotFoundError
         If the file is not in the folder that ``SPARSESC_DATA_DIR`` names.
 
+    See Also
+    --------
+    sparsesc.datasets.pbmc3k : RNA alone.
+
     Notes
     -----
     Strip ``hg19_`` from the gene names before matching gene sets. Two antibodies are isotype
@@ -290,9 +347,12 @@ def citeseq() -> MuData:
 
     Examples
     --------
-    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file::
+    With ``SPARSESC_DATA_DIR`` set to the folder that holds the file:
 
-        mdata = ssc.datasets.citeseq()
+    >>> import sparsesc as ssc
+    >>> mdata = ssc.datasets.citeseq()
+    >>> mdata.n_obs
+    500
     """
     import mudata
 

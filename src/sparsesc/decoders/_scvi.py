@@ -43,10 +43,16 @@ class ScviDecoder:
 
     Examples
     --------
-    With a trained model of scvi-tools::
-
-        decoder = ssc.decoders.ScviDecoder(model)
-        shares = decoder.decode(model.get_latent_representation(), decoder.covariates(model.adata.obs_names))
+    >>> import scvi
+    >>> import sparsesc as ssc
+    >>> adata = ssc.datasets.simulate_programs(n_cells=100, n_genes=40, count_noise="poisson")
+    >>> scvi.model.SCVI.setup_anndata(adata)
+    >>> model = scvi.model.SCVI(adata, n_latent=4)
+    >>> model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    >>> decoder = ssc.decoders.ScviDecoder(model)
+    >>> latent = model.get_latent_representation()
+    >>> decoder.decode(latent, decoder.covariates(adata.obs_names)).shape
+    (100, 40)
     """
 
     scale = "proportions"

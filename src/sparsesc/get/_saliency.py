@@ -35,10 +35,14 @@ def saliency(
 
     Examples
     --------
-    After ``ssc.tl.saliency(adata, model)``::
-
-        ssc.get.saliency(adata, 0)  # genes of the first unit, largest saliency first
-        ssc.get.saliency(adata, 0, cells=True)  # the same for every cell
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.saliency(adata, "pca", units=["PC1", "PC2"], max_cells=20)
+    >>> ssc.get.saliency(adata, "PC1").columns.tolist()
+    ['unit', 'gene', 'saliency', 'signed']
+    >>> ssc.get.saliency(adata, "PC1", cells=True).shape[0]  # one row for each cell
+    20
     """
     if not cells:
         return read(adata, chosen("saliency", table), feature=unit, key=key)

@@ -404,9 +404,18 @@ def latent_diagnostics(
 
     Examples
     --------
-    After ``ssc.tl.latent_diagnostics(adata, model)``, with a model that never saw these cells::
-
-        ssc.get.latent_diagnostics(adata, table="elbo")
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> class Components:  # any model with these two methods
+    ...     def project(self, adata):
+    ...         return adata.obsm["X_pca"][:, :5]
+    ...
+    ...     def get_log_likelihood(self, adata, *, latent):
+    ...         return -(adata.X**2).sum(1)
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.latent_diagnostics(adata, Components(), "bulk_labels", n_permutations=99)
+    >>> len(ssc.get.latent_diagnostics(adata))
+    5
     """
     return read(adata, chosen("latent_diagnostics", table), key=key)
 
@@ -452,8 +461,12 @@ def geneset_impact(
 
     Examples
     --------
-    After ``ssc.tl.saliency(adata, model)`` and ``ssc.tl.geneset_impact(adata, "hallmark")``::
-
-        ssc.get.geneset_impact(adata, 0)
+    >>> import scanpy as sc
+    >>> import sparsesc as ssc
+    >>> adata = sc.datasets.pbmc68k_reduced()
+    >>> ssc.tl.saliency(adata, "pca", units=["PC1", "PC2"], max_cells=20)
+    >>> ssc.tl.geneset_impact(adata, ssc.datasets.gene_sets("immune_markers"), n_permutations=100, min_size=3)
+    >>> ssc.get.geneset_impact(adata, "PC1")["unit"].unique().tolist()
+    ['PC1']
     """
     return read(adata, chosen("geneset_impact", table), feature=unit, key=key)
