@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,22 +99,19 @@ def draw(adata: AnnData, best: list[str], folder: Path) -> list[Path]:
     from . import pl
 
     few = best[:N_FIGURE]
-    jobs: dict[str, Callable[[Path], object]] = {
-        "training": lambda path: pl.training(adata, show=False, save=path),
-        "feature_density": lambda path: pl.feature_density(adata, show=False, save=path),
-        "association": lambda path: pl.association(adata, LABEL_KEY, show=False, save=path),
-        "feature_umap": lambda path: pl.feature_umap(adata, few, show=False, save=path),
-        "genes": lambda path: pl.genes(adata, few, show=False, save=path),
-        "enrichment": lambda path: pl.enrichment(adata, few, show=False, save=path),
-        f"feature_card_{best[0]}": lambda path: pl.feature_card(
-            adata, best[0], groupby=LABEL_KEY, show=False, save=path
-        ),
+    jobs: dict[str, Callable[..., object]] = {
+        "training": partial(pl.training, adata),
+        "feature_density": partial(pl.feature_density, adata),
+        "association": partial(pl.association, adata, LABEL_KEY),
+        "feature_umap": partial(pl.feature_umap, adata, few),
+        "genes": partial(pl.genes, adata, few),
+        "enrichment": partial(pl.enrichment, adata, few),
+        f"feature_card_{best[0]}": partial(pl.feature_card, adata, best[0], groupby=LABEL_KEY),
     }
-    paths = []
+    paths = {name: folder / f"{name}.png" for name in jobs}
     for name, job in jobs.items():
-        paths.append(folder / f"{name}.png")
-        job(paths[-1])
-    return paths
+        job(show=False, save=paths[name])
+    return list(paths.values())
 
 
 def _best_dimension(adata: AnnData, held_out: np.ndarray, names: pd.Series) -> list[float]:

@@ -136,30 +136,14 @@ def _report(metrics: dict[str, float], clearest: pd.DataFrame, labels: pd.DataFr
 
     print(f"\nTHE {len(clearest)} CLEAREST FEATURES, by held-out AUROC (1 is perfect, 0.5 is chance)")
     rows = clearest.rename_axis("feature").reset_index()
-    _table(
-        {
-            "feature": rows["feature"],
-            "label": rows["label"],
-            "AUROC": rows["label_auroc_heldout"].map("{:.2f}".format),
-            "top genes": rows["top_genes"].str.replace(",", ", "),
-            "gene set": rows["term"].replace("", "-"),
-        },
-        right=["AUROC"],
-    )
+    rows = rows.assign(top_genes=rows["top_genes"].str.replace(",", ", "), term=rows["term"].replace("", "-"))
+    columns = ["feature", "label", "label_auroc_heldout", "top_genes", "term"]
+    _table(rows[columns].set_axis(["feature", "label", "AUROC", "top genes", "gene set"], axis=1))
 
     print(f"\nTHE BEST FEATURE OF EVERY LABEL with {FEWEST_CELLS} cells or more, and the best single input dimension")
-    _table(
-        {
-            "label": labels["category"],
-            "cells": labels["n_cells"].astype(str),
-            "held out": labels["n_heldout"].astype(str),
-            "feature": labels["feature"].astype(str),
-            "AUROC": labels["auroc_heldout"].map("{:.2f}".format),
-            "F1": labels["f1_heldout"].map("{:.2f}".format),
-            "dimension's AUROC": labels["auroc_heldout_dimension"].map("{:.2f}".format),
-        },
-        right=["cells", "held out", "AUROC", "F1", "dimension's AUROC"],
-    )
+    columns = ["category", "n_cells", "n_heldout", "feature", "auroc_heldout", "f1_heldout", "auroc_heldout_dimension"]
+    names = ["label", "cells", "held out", "feature", "AUROC", "F1", "dimension's AUROC"]
+    _table(labels[columns].set_axis(names, axis=1))
     by_feature, by_dimension = ((labels[c] >= _CLEAR).sum() for c in ["auroc_heldout", "auroc_heldout_dimension"])
     smallest = labels.loc[labels["n_heldout"].idxmin()]
     print(f"  AUROC of {_CLEAR:.2f} or more: {by_feature} of {len(labels)} labels (a dimension: {by_dimension}).")
@@ -176,16 +160,16 @@ READ WITH CARE
   - {LABEL_KEY} were assigned by similarity to bulk profiles, and are least sure among T cells.""")
 
 
-def _table(columns: dict[str, pd.Series], *, right: Sequence[str]) -> None:
-    """Columns as wide as they must be, under a rule."""
-    cells = {name: [name, "-" * max(len(name), *values.str.len()), *values] for name, values in columns.items()}
-    widths = {name: len(values[1]) for name, values in cells.items()}
-    for row in zip(*cells.values(), strict=True):
-        padded = [
-            f"{cell:>{width}}" if name in right else f"{cell:<{width}}"
-            for cell, (name, width) in zip(row, widths.items(), strict=True)
-        ]
-        print(("  " + "  ".join(padded)).rstrip())
+def _table(rows: pd.DataFrame) -> None:
+    """Columns as wide as they must be, under a rule; numbers on the right."""
+    columns = []
+    for name, kind in rows.dtypes.items():
+        cells = [f"{value:.2f}" if kind.kind == "f" else str(value) for value in rows[name]]
+        width = max(map(len, [str(name), *cells]))
+        side = ">" if kind.kind in "if" else "<"
+        columns.append([f"{cell:{side}{width}}" for cell in (name, "-" * width, *cells)])
+    for row in zip(*columns, strict=True):
+        print(("  " + "  ".join(row)).rstrip())
 
 
 def _why_not_writable(folder: Path) -> str | None:

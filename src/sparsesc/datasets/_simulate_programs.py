@@ -175,7 +175,8 @@ def simulate_programs(
     uns: dict[str, Any] = {"kind": kind, **used, **noise, "count_noise": count_noise or "none", "rng": describe(rng)}
     uns |= {"batch_effect": batch_effect, "n_batches": n_batches, "imbalance": imbalance}
     if kind == "small":
-        X0, X1 = _small(n, draw_cells)
+        X0 = draw_cells.poisson(_SMALL_ACTIVITY, size=(n, 3)).astype(np.float32)
+        X1 = (draw_cells.random((n, 3)) < _SMALL_ACCESSIBLE).astype(np.float32)
         X2, A = X0 * X1, _SMALL_PROGRAMS
     else:
         types, covariate, C, X0, X1 = _large(used, imbalance, draw_cells)
@@ -271,12 +272,6 @@ def _large(
     X0 = rng.poisson(1 + 0.1 * np.arange(n_programs), size=(n, n_programs)).astype(np.float32)
     shift = covariate[:, None] + _SHIFT_SD * rng.standard_normal((n, n_programs), dtype=np.float32)
     return types, covariate, C, X0, (X0 + shift).astype(np.float32)
-
-
-def _small(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Activity and accessibility of the three factors."""
-    activity = rng.poisson(_SMALL_ACTIVITY, size=(n, 3)).astype(np.float32)
-    return activity, (rng.random((n, 3)) < _SMALL_ACCESSIBLE).astype(np.float32)
 
 
 def _counts(

@@ -50,7 +50,6 @@ class FunctionDecoder:
 
     def covariates(self, cells: pd.Index) -> None:
         """Nothing: all cells are decoded in the same way."""
-        return None
 
     def decode(self, Z: np.ndarray, covariates: Any = None) -> np.ndarray:
         """Expression of cells, cells x genes."""

@@ -9,6 +9,7 @@ import pandas as pd
 from sparsesc._logging import warning
 from sparsesc._values import listing
 from sparsesc.door._checks import check_adata, get_expression, get_rep
+from sparsesc.door._counts import LARGEST_LOG
 
 from ._base import Decoder
 from ._function import FunctionDecoder
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _PCS = "PCs"
 _CHECKED = 500  # cells on which the components are checked
-_LARGEST_LOG = 30
 _OFF = 1e-2  # of the embedding's standard deviation
 
 
@@ -148,7 +148,8 @@ def _from_pca(adata: AnnData, Z: np.ndarray, use_rep: str, layer: str | None) ->
     if hasattr(matrix, "to_memory"):  # a backed sparse dataset
         matrix = matrix.to_memory()
     matrix = matrix[:, used]
-    means = _columns(matrix.mean(axis=0))
+    means = matrix.mean(axis=0)
+    means = np.asarray(means.compute() if hasattr(means, "compute") else means, dtype=np.float64).ravel()
     # How far the scores are from those of this matrix. A constant comes from the means (the components may be of a
     # larger set of cells); anything else means that the components are of other values.
     rows = np.unique(np.linspace(0, len(Z) - 1, min(len(Z), _CHECKED)).astype(int))
@@ -163,17 +164,9 @@ def _from_pca(adata: AnnData, Z: np.ndarray, use_rep: str, layer: str | None) ->
         )
         shift = np.zeros_like(shift)
     means = means - np.linalg.lstsq(loadings.T, shift, rcond=None)[0]
-    # log1p of counts per million stays below 14; negative values are scaled, or residuals
-    natural = some.min(initial=0) >= 0 and some.max(initial=0) <= _LARGEST_LOG and _base(adata) is None
+    # negative values are scaled, or residuals
+    log1p = adata.uns.get("log1p")
+    base = log1p.get("base") if isinstance(log1p, Mapping) else None
+    natural = some.min(initial=0) >= 0 and some.max(initial=0) <= LARGEST_LOG and base is None
     table = pd.DataFrame(loadings, index=pd.Index(genes)[used])
     return LinearDecoder(table, means, scale="log1p" if natural else "linear")
-
-
-def _base(adata: AnnData) -> float | None:
-    log1p = adata.uns.get("log1p")
-    return log1p.get("base") if isinstance(log1p, Mapping) else None
-
-
-def _columns(values: Any) -> np.ndarray:
-    values = values.compute() if hasattr(values, "compute") else values
-    return np.asarray(values, dtype=np.float64).ravel()

@@ -106,11 +106,10 @@ class ScviDecoder:
         # The encoder draws a latent, which is not used: the user's random numbers must stay unchanged.
         with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(module):
             parts = [self._read(module, tensors) for tensors in self._batches(rows)]
-        joined: dict[str, torch.Tensor | None] = {}
-        for name in parts[0]:
-            given = [part[name] for part in parts]
-            joined[name] = torch.cat([value for value in given if value is not None]) if given[0] is not None else None
-        return joined
+        return {
+            name: None if first is None else torch.cat([part[name] for part in parts])
+            for name, first in parts[0].items()
+        }
 
     def decode(self, Z: np.ndarray, covariates: Any = None) -> np.ndarray:
         """Expected shares of genes, cells x genes."""
@@ -128,9 +127,8 @@ class ScviDecoder:
         return self._model._make_data_loader(adata=self._model.adata, indices=rows, batch_size=_ROWS, shuffle=False)
 
     @staticmethod
-    def _read(module: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor | None]:
-        inferred = module.inference(**module._get_inference_input(tensors))
-        given = module._get_generative_input(tensors, inferred)
+    def _read(module: Any, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+        given = module._get_generative_input(tensors, module.inference(**module._get_inference_input(tensors)))
         return {name: value for name, value in given.items() if name != "z"}
 
     def _function(self, covariates: Any, n: int) -> Callable[[torch.Tensor], torch.Tensor]:

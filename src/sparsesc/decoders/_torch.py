@@ -51,7 +51,6 @@ class TorchDecoder:
 
     def covariates(self, cells: pd.Index) -> None:
         """Nothing: all cells are decoded in the same way."""
-        return None
 
     def decode(self, Z: np.ndarray, covariates: Any = None) -> np.ndarray:
         """Expression of cells, cells x genes."""
@@ -80,8 +79,7 @@ def run_jvp(
 
     with torch.no_grad(), warnings.catch_warnings():
         # the first forward-mode derivative makes torch load code that it deprecates itself
-        warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="`torch.jit")
         value, slope, *_ = torch.func.jvp(function, (_tensor(function, Z, device),), (_tensor(function, V, device),))
     return value.cpu().numpy(), slope.cpu().numpy()
 

@@ -12,17 +12,14 @@ from ._entries import (
     get_saliency_slot,
     get_table,
     is_sae_slot,
-    is_saliency_slot,
     pick_names,
 )
-from ._matrices import check_finite, get_expression, get_rep, layer_listing, to_float_matrix
-from ._objects import check_adata, check_storable, get_obs_column, is_mudata, writable
+from ._matrices import get_expression, get_rep, to_float_matrix
+from ._objects import check_adata, get_obs_column, get_var_column, writable
 
 __all__ = [
     "check_adata",
-    "check_finite",
     "check_key_free",
-    "check_storable",
     "feature_names",
     "get_codes",
     "get_expression",
@@ -32,10 +29,8 @@ __all__ = [
     "get_sae_slot",
     "get_saliency_slot",
     "get_table",
-    "is_mudata",
+    "get_var_column",
     "is_sae_slot",
-    "is_saliency_slot",
-    "layer_listing",
     "pick_names",
     "to_float_matrix",
     "writable",

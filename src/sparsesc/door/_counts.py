@@ -16,6 +16,7 @@ from sparsesc._values import listing
 from sparsesc.stats.core._row_blocks import RowBlocks
 
 from . import _checks as check
+from ._matrices import layer_listing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,10 +37,7 @@ def gene_names(adata: AnnData, gene_key: str | None) -> pd.Index:
     """
     if gene_key is None:
         return adata.var_names.astype(str)
-    if gene_key not in adata.var.columns:
-        msg = f"Did not find adata.var[{gene_key!r}]. Available: {listing(adata.var.columns)}."
-        raise KeyError(msg)
-    column = adata.var[gene_key]
+    column = check.get_var_column(adata, gene_key)
     if column.isna().any():
         missing = adata.var_names[column.isna()]
         msg = f"adata.var[{gene_key!r}] has no name for {len(missing)} genes: {listing(missing)}. Drop them first."
@@ -110,7 +108,7 @@ def whole_counts(adata: AnnData, layer: str | None, *, only: str) -> sparse.csr_
     if not whole:
         msg = (
             f"{_name(layer)} holds values that are not whole numbers, as after normalization, but only {only}. Name a "
-            f"layer of counts (layers here: {check.layer_listing(adata)})."
+            f"layer of counts (layers here: {layer_listing(adata)})."
         )
         raise ValueError(msg)
     return counts
@@ -134,7 +132,7 @@ def count_rows(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
         msg = (
             f"{_name(layer)} looks log-normalized (values that are not whole, none above {rows.data.max():.3g}), but "
             f"counts are needed: a logarithm divided by a gene's median has no meaning. Name a layer of counts (layers "
-            f"here: {check.layer_listing(adata)}), or undo the logarithm by np.expm1."
+            f"here: {layer_listing(adata)}), or undo the logarithm by np.expm1."
         )
         raise ValueError(msg)
     _logging.warning(

@@ -14,7 +14,7 @@ from sparsesc._values import listing
 
 from . import _keys
 from ._keys import TABLES, SaeKeys, sae_keys, table_path
-from ._objects import check_adata, check_storable
+from ._objects import check_adata, check_storable, refuse_taken
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,11 +27,6 @@ _SALIENCY_PARTS = (_keys.PARAMS, _keys.UNITS, _keys.INPUTS, _keys.PAIRS, _keys.N
 def is_sae_slot(value: Any) -> bool:
     """Whether an entry of ``uns`` was written by this package's fit."""
     return _has(value, _SAE_PARTS)
-
-
-def is_saliency_slot(value: Any) -> bool:
-    """Whether an entry of ``uns`` was written by ``tl.saliency``."""
-    return _has(value, _SALIENCY_PARTS)
 
 
 def _has(value: Any, parts: Sequence[str]) -> bool:
@@ -149,13 +144,7 @@ def check_key_free(adata: AnnData | MuData, key: str) -> SaeKeys:
     check_storable(key)
     slots = sae_keys(key)
     if not is_sae_slot(adata.uns.get(key)):
-        taken = [f"uns[{key!r}]"] * (key in adata.uns) + [f"obsm[{slots.codes!r}]"] * (slots.codes in adata.obsm)
-        if taken:
-            msg = (
-                f"key_added={key!r} would overwrite {' and '.join(taken)}, which sparsesc did not write. "
-                "Choose another key_added, or delete that slot."
-            )
-            raise ValueError(msg)
+        refuse_taken(adata, key, "sparsesc", {"obsm": [slots.codes]})
     return slots
 
 

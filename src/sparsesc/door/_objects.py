@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparsesc._values import listing
@@ -61,6 +62,18 @@ def check_storable(key: Any) -> None:
         raise ValueError(msg)
 
 
+def refuse_taken(adata: AnnData | MuData, key: str, writer: str, slots: Mapping[str, Sequence[str]]) -> None:
+    """Refuse to overwrite ``uns[key]`` and other slots, by attribute, which `writer` did not write."""
+    places = {"uns": [key]} | dict(slots)
+    taken = [f"{where}[{slot!r}]" for where, names in places.items() for slot in names if slot in getattr(adata, where)]
+    if taken:
+        msg = (
+            f"key_added={key!r} would overwrite {' and '.join(taken)}, which {writer} did not write. "
+            "Choose another key_added, or delete that slot."
+        )
+        raise ValueError(msg)
+
+
 def get_obs_column(adata: AnnData | MuData, key: str) -> pd.Series:
     """One column of ``obs``.
 
@@ -69,7 +82,22 @@ def get_obs_column(adata: AnnData | MuData, key: str) -> pd.Series:
     KeyError
         If there is none of that name (lists what there is).
     """
-    if key not in adata.obs.columns:
-        msg = f"Did not find adata.obs[{key!r}]. Available: {listing(adata.obs.columns)}."
+    return _column(adata.obs, key, "obs")
+
+
+def get_var_column(adata: AnnData, key: str) -> pd.Series:
+    """One column of ``var``.
+
+    Raises
+    ------
+    KeyError
+        If there is none of that name (lists what there is).
+    """
+    return _column(adata.var, key, "var")
+
+
+def _column(table: pd.DataFrame, key: str, holder: str) -> pd.Series:
+    if key not in table.columns:
+        msg = f"Did not find adata.{holder}[{key!r}]. Available: {listing(table.columns)}."
         raise KeyError(msg)
-    return adata.obs[key]
+    return table[key]

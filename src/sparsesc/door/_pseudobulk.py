@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 ALL = "all"
-_NUMBER = "number"
 
 
 @dataclass(frozen=True)
@@ -81,29 +80,20 @@ def pseudobulk(
         _logging.info(f"{int((~known).sum())} of {adata.n_obs} cells lack a value of {keys} and are left out")
     paired, known = pair_samples(condition, sample, known, condition_key, sample_key)
 
-    codings = pd.DataFrame(
-        {
-            "group": np.zeros(adata.n_obs, np.int64) if group is None else group.codes,
-            "sample": sample.codes,
-            "condition": condition.codes,
-        }
-    )[known]
-    unit, first = _number_rows(codings.to_numpy())
-    n_units = len(first)
+    group_codes = np.zeros(adata.n_obs, np.int64) if group is None else group.codes
+    positions = np.column_stack([group_codes, sample.codes, condition.codes])[known]
+    replicates, unit = np.unique(positions, axis=0, return_inverse=True)
+    unit = unit.ravel()
+    n_units = len(replicates)
     n_cells = np.bincount(unit, minlength=n_units)
     here = codes if known.all() else codes[known]
     ones = here.copy()
     ones.data = (here.data > 0).astype(np.float64)
-    places = codings.iloc[first]
     groups = [ALL] if group is None else group.categories
+    categories = {"group": groups, "sample": sample.categories, "condition": condition.categories}
     units = pd.DataFrame(
-        {
-            "group": np.array(groups, dtype=object)[places["group"]],
-            "sample": np.array(sample.categories, dtype=object)[places["sample"]],
-            "condition": np.array(condition.categories, dtype=object)[places["condition"]],
-            "n_cells": n_cells,
-        }
-    )
+        {name: np.array(c, dtype=object)[replicates[:, i]] for i, (name, c) in enumerate(categories.items())}
+    ).assign(n_cells=n_cells)
     for name in covariates:
         units[f"covariate {name}"] = _covariate(adata, name, known, unit, units, sample_key)
     return Pseudobulk(
@@ -161,12 +151,6 @@ def pair_samples(
             f"{listing(names[single])}"
         )
     return True, known & several[sample.codes]
-
-
-def _number_rows(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of equal rows, in lexical order, and the first position of each."""
-    _, first, number = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    return number.ravel(), first
 
 
 def _covariate(

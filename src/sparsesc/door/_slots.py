@@ -12,7 +12,7 @@ from scipy import sparse
 
 from . import _keys
 from ._keys import SaeKeys, sae_keys
-from ._objects import check_storable, writable
+from ._objects import check_storable, refuse_taken, writable
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -106,20 +106,8 @@ def check_slots_free(adata: AnnData, key: str, function: str, slots: Mapping[str
     check_storable(key)
     entry = adata.uns.get(key)
     params = entry.get(_keys.PARAMS) if isinstance(entry, Mapping) else None
-    if isinstance(params, Mapping) and params.get(WRITTEN_BY) == function:
-        return
-    taken = [
-        f"{attribute}[{slot!r}]"
-        for attribute, names in ({"uns": [key]} | dict(slots)).items()
-        for slot in names
-        if slot in getattr(adata, attribute)
-    ]
-    if taken:
-        msg = (
-            f"key_added={key!r} would overwrite {' and '.join(taken)}, which {function} did not write. "
-            "Choose another key_added, or delete that slot."
-        )
-        raise ValueError(msg)
+    if not (isinstance(params, Mapping) and params.get(WRITTEN_BY) == function):
+        refuse_taken(adata, key, function, slots)
 
 
 def feature_table(codes: sparse.csr_matrix, names: list[str]) -> pd.DataFrame:

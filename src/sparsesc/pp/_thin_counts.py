@@ -178,10 +178,7 @@ def _overdispersion(adata: AnnData, counts: sparse.csr_matrix, given: Any, group
         msg = "groupby is for estimated overdispersions; leave it out where they are given."
         raise ValueError(msg)
     if isinstance(given, str):
-        if given not in adata.var.columns:
-            msg = f"Did not find adata.var[{given!r}]. Available: {listing(adata.var.columns)}."
-            raise KeyError(msg)
-        given = adata.var[given]
+        given = check.get_var_column(adata, given)
     elif isinstance(given, pd.Series):
         missing = adata.var_names[~adata.var_names.isin(given.index)]
         if len(missing):
