@@ -288,7 +288,7 @@ def test_drawn_cells_depend_on_rng_and_nothing_else_is_touched():
         ({"units": "oae_99"}, KeyError, "Did not find unit 'oae_99'"),
         ({"layer": "counts"}, ValueError, "is for model='pca'"),
         ({"cells": np.zeros(3, bool)}, ValueError, "one value for each of 120 cells"),
-        ({"cells": np.zeros(CELLS, bool)}, ValueError, "No cell is left"),
+        ({"cells": np.zeros(CELLS, bool)}, ValueError, "cells is empty"),
         ({"cells": ["c1", "nobody"]}, KeyError, "Did not find the cells 'nobody'"),
         ({"max_cells": 0}, ValueError, "max_cells must be a whole number"),
         ({"max_memory": 0}, ValueError, "max_memory must be a positive"),
