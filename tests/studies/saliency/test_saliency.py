@@ -312,7 +312,7 @@ def test_wrong_models_are_told(pbmc68k):
         ssc.tl.saliency(adata, 3)
     with pytest.raises(ValueError, match="Unknown model: 'umap'"):
         ssc.tl.saliency(adata, "umap")
-    with pytest.raises(ValueError, match="not what this model makes"):
+    with pytest.raises(ValueError, match="not the output of this model"):
         ssc.tl.saliency(adata, of_oae, sae="sae", progress_bar=False)
     with pytest.raises(KeyError, match="not in the AnnData that the model holds"):
         ssc.tl.saliency(pbmc68k, model)
