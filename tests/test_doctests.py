@@ -74,6 +74,7 @@ def run(test: doctest.DocTest) -> None:
     assert runner.failures == 0, "".join(report)
 
 
+@pytest.mark.filterwarnings(r"ignore::Warning:lightning\b")  # about workers, short trainings and its own calls
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "tl.fit_sae"])
 def test_examples_print_what_they_say(name, tmp_path, monkeypatch, _one_fit):
     monkeypatch.chdir(tmp_path)

@@ -288,7 +288,7 @@ def test_drawn_cells_depend_on_rng_and_nothing_else_is_touched():
         ({"units": "oae_99"}, KeyError, "Did not find unit 'oae_99'"),
         ({"layer": "counts"}, ValueError, "is for model='pca'"),
         ({"cells": np.zeros(3, bool)}, ValueError, "one value for each of 120 cells"),
-        ({"cells": np.zeros(CELLS, bool)}, ValueError, "No cell is left"),
+        ({"cells": np.zeros(CELLS, bool)}, ValueError, "cells is empty"),
         ({"cells": ["c1", "nobody"]}, KeyError, "Did not find the cells 'nobody'"),
         ({"max_cells": 0}, ValueError, "max_cells must be a whole number"),
         ({"max_memory": 0}, ValueError, "max_memory must be a positive"),
@@ -312,7 +312,7 @@ def test_wrong_models_are_told(pbmc68k):
         ssc.tl.saliency(adata, 3)
     with pytest.raises(ValueError, match="Unknown model: 'umap'"):
         ssc.tl.saliency(adata, "umap")
-    with pytest.raises(ValueError, match="not what this model makes"):
+    with pytest.raises(ValueError, match="not the output of this model"):
         ssc.tl.saliency(adata, of_oae, sae="sae", progress_bar=False)
     with pytest.raises(KeyError, match="not in the AnnData that the model holds"):
         ssc.tl.saliency(pbmc68k, model)
