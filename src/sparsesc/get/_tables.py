@@ -230,7 +230,11 @@ def locality(
 
 @documented
 def differential(
-    adata: AnnData | MuData, feature: str | int | Sequence[str | int] | None = None, key: str = "sae"
+    adata: AnnData | MuData,
+    feature: str | int | Sequence[str | int] | None = None,
+    key: str = "sae",
+    *,
+    table: Literal["features", "samples"] = "features",
 ) -> pd.DataFrame:
     """Features that differ between conditions, smallest p first.
 
@@ -254,7 +258,7 @@ def differential(
     >>> ssc.get.differential(adata)[["condition", "reference"]].drop_duplicates().values.tolist()
     [['treated', 'control']]
     """
-    return read(adata, _keys.DIFFERENTIAL, feature=feature, key=key)
+    return read(adata, chosen("differential", table), feature=feature, key=key)
 
 
 @documented
@@ -316,7 +320,9 @@ def steering(
     feature: str | int | Sequence[str | int] | None = None,
     key: str = "sae",
     *,
-    table: Literal["features", "doses", "landing", "effects", "gene_doses", "enrichment"] = "features",
+    table: Literal[
+        "features", "cells", "neighbors", "doses", "landing", "effects", "gene_doses", "enrichment"
+    ] = "features",
 ) -> pd.DataFrame:
     """What steering did to features, where the cells went, and which genes followed.
 
