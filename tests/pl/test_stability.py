@@ -13,7 +13,8 @@ def judged(described):
     alive = ~table["dead"].to_numpy(dtype=bool)
     table["stability"] = np.where(alive, rng.beta(6, 2, len(table)), np.nan)
     table["stability_random"] = np.where(alive, rng.beta(6, 12, len(table)), np.nan)
-    described.uns["sae"]["stability"] = {"shaped": 0.4, "params": {"n_fits": 5}}
+    described.uns["sae"]["stability"] = {"shaped": 0.4}
+    described.uns["sae"]["params"]["stability"] = {"n_fits": 5}
     return described
 
 

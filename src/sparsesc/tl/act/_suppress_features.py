@@ -230,7 +230,7 @@ def suppress_features(
     With the phase of the cell cycle as a batch, and label transfer between phases:
 
     >>> ssc.tl.suppress_features(adata, batch_key="phase", bio_keys="bulk_labels", n_permutations=49, n_controls=1)
-    >>> transfer = ssc.get.suppression(adata, "transfer")
+    >>> transfer = ssc.get.suppression(adata, table="transfer")
     >>> sorted(transfer["batch"].unique())
     ['G1', 'G2M', 'S']
     """
