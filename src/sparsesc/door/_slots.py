@@ -132,17 +132,35 @@ def feature_table(codes: sparse.csr_matrix, names: list[str]) -> pd.DataFrame:
     )
 
 
-def write_sae(adata: AnnData | MuData, slots: SaeKeys, codes: sparse.csr_matrix, entry: dict[str, Any]) -> None:
-    """Store codes and ``uns`` entry together, and remove leftovers of an earlier fit under this key."""
+def record_sae(
+    adata: AnnData | MuData,
+    slots: SaeKeys,
+    codes: sparse.csr_matrix,
+    entry: dict[str, Any],
+    *,
+    copy: bool,
+    joint: np.ndarray | None = None,
+    obs: Mapping[str, np.ndarray] | None = None,
+) -> AnnData | MuData | None:
+    """Write an autoencoder, all together, in place of an earlier one under its key; return what the function returns.
+
+    `joint` are several embeddings side by side, and `obs` are columns of ``obs``, for autoencoders that have them.
+    """
+    adata = writable(adata, copy=copy)
     if hasattr(adata, "varm") and slots.genes in adata.varm:
         del adata.varm[slots.genes]
     if _keys.QUERY in adata.uns.get(slots.key, {}):  # codes of a query, which came with columns
-        obs: Any = adata.obs
-        adata.obs = obs.drop(columns=[slots.residual, slots.residual_pval], errors="ignore")
+        table: Any = adata.obs
+        adata.obs = table.drop(columns=[slots.residual, slots.residual_pval], errors="ignore")
     if slots.joint in adata.obsm and _keys.BLOCKS in adata.uns.get(slots.key, {}).get(_keys.PARAMS, {}):
         del adata.obsm[slots.joint]
     adata.uns[slots.key] = entry
     adata.obsm[slots.codes] = codes
+    if joint is not None:
+        adata.obsm[slots.joint] = joint
+    for name, values in (obs or {}).items():
+        adata.obs[name] = values
+    return adata if copy else None
 
 
 def uns_entry(

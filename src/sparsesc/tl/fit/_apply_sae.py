@@ -10,8 +10,8 @@ import numpy as np
 from sparsesc._logging import hint, info, warning
 from sparsesc._values import check_positive_int
 from sparsesc.door import _keys
-from sparsesc.door._checks import check_adata, check_key_free, writable
-from sparsesc.door._slots import uns_entry, write_sae
+from sparsesc.door._checks import check_adata, check_key_free
+from sparsesc.door._slots import record_sae, uns_entry
 
 from ._blocks import get_embedding
 from ._drift import check_columns_free, check_samples, count_samples, drift_table, query_summary, residual_pvalues
@@ -183,7 +183,6 @@ def apply_sae(
         theirs = count_samples(reference.cells, reference.codes, sample_key, min_cells=min_cells)
         samples = count_samples(adata, codes, sample_key, min_cells=min_cells), theirs
         check_samples(*samples, sample_key, min_cells)
-    adata = writable(adata, copy=copy)
 
     metrics = fit_metrics(model, X)
     params = {
@@ -203,13 +202,11 @@ def apply_sae(
     entry[_keys.QUERY] = summary
     entry[_keys.DRIFT] = drift_table(entry[_keys.FEATURES], len(X), reference, samples).reset_index(drop=True)
     entry[_keys.REFERENCE] = dict(reference.facts)
-    write_sae(adata, slots, codes, entry)
-    if not found_rep:
-        adata.obsm[slots.joint] = X
-    adata.obs[slots.residual] = residual
-    adata.obs[slots.residual_pval] = pvalues
+    columns = {slots.residual: residual, slots.residual_pval: pvalues}
+    joint = None if found_rep else X
+    result = record_sae(adata, slots, codes, entry, copy=copy, joint=joint, obs=columns)
     _report(adata, entry, key_added, found_rep or slots.joint)
-    return adata if copy else None
+    return result
 
 
 def _report(adata: AnnData | MuData, entry: dict[str, Any], key: str, use_rep: str) -> None:

@@ -14,8 +14,8 @@ from sparsesc._random import RNGLike, SeedLike, as_generator, describe
 from sparsesc._train_config import TrainConfig
 from sparsesc._values import check_share
 from sparsesc.door import _keys
-from sparsesc.door._checks import check_adata, check_key_free, writable
-from sparsesc.door._slots import write_sae
+from sparsesc.door._checks import check_adata, check_key_free
+from sparsesc.door._slots import record_sae
 
 from ._blocks import Blocks, find_sources, join_blocks
 from ._crosscoder_tables import SHARED, Reading, Rule, linear_cross, read_crosscoder, shuffle_pairing
@@ -192,11 +192,9 @@ def fit_crosscoder(
     features = entry[_keys.FEATURES]
     entry[_keys.FEATURES] = features.join(reading.features.set_index(features.index))
     entry[_keys.CROSSCODER] = _summary(blocks, X, unseen, rule, reading, alone, shuffled)
-    adata = writable(adata, copy=copy)
-    write_sae(adata, slots, fit.codes, entry)
-    adata.obsm[slots.joint] = X
+    result = record_sae(adata, slots, fit.codes, entry, copy=copy, joint=X)
     _report(entry[_keys.CROSSCODER], n_controls=len(shuffled))
-    return adata if copy else None
+    return result
 
 
 def _controls(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sparsesc._logging import hint, info, progress, warning
 from sparsesc._random import RNGLike, SeedLike, as_generator, describe
 from sparsesc._train_config import TrainConfig
-from sparsesc.door._checks import check_adata, check_key_free, get_rep, writable
-from sparsesc.door._slots import write_sae
+from sparsesc.door._checks import check_adata, check_key_free, get_rep
+from sparsesc.door._slots import record_sae
 
 from ._fit import Fit, fit_cells, held_out_cells
 from ._options import training_options
@@ -156,10 +156,9 @@ def fit_sae(
         fit = fit_cells(X, config, held_out, generator, device=device, on_epoch=on_epoch)
     params = {"use_rep": use_rep, "validation": float(validation), "rng": describe(rng)}
     entry = fit.entry(key_added, X, adata.obs_names, params | {"validation_groups": validation_groups})
-    adata = writable(adata, copy=copy)
-    write_sae(adata, slots, fit.codes, entry)
+    result = record_sae(adata, slots, fit.codes, entry, copy=copy)
     report_fit(fit, key_added, use_rep)
-    return adata if copy else None
+    return result
 
 
 def report_fit(fit: Fit, key: str, use_rep: str) -> None:
