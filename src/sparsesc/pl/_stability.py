@@ -71,7 +71,7 @@ def stability(
     panel.hist(values, bins=edges, color=_style.BLUE, alpha=0.75, edgecolor="white", linewidth=0.4, label=label)
     shaped = float(summary["shaped"])
     panel.axvline(shaped, color="black", ls=":", lw=1.2, label=f"shaped like the dictionary, mean {shaped:.2f}")
-    n_fits = int(slot[_keys.PARAMS]["stability"]["n_fits"])
+    n_fits = int(slot[_keys.PARAMS][_keys.STABILITY]["n_fits"])
     panel.set(xlabel=f"Cosine with the matched feature (mean over {n_fits} refits)", ylabel="Features")
     panel.set_xlim(edges[0], 1)
     panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
