@@ -12,13 +12,13 @@ from sparsesc._values import check_choice, check_memory, check_positive_int
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._slots import record
-from sparsesc.stats.genes._top_genes import DIRECTIONS, confirm_genes, top_genes
+from sparsesc.stats.genes._top_genes import DIRECTIONS, confirm_genes, describe_again, top_genes
 
-from ._checks import check_holdout, check_samples, check_tested, warn_of_scale
+from ._checks import check_holdout, check_samples, check_tested, warn_of_depth, warn_of_scale
 from ._from_decoder import METHOD as DECODER
 from ._from_decoder import decoder_genes
 from ._gene_job import open_genes
-from ._gene_table import gene_table, log_base, scale_of, top_gene_names
+from ._gene_table import PER_TEN_THOUSAND, gene_table, log_base, scale_of, top_gene_names
 from ._settings import METHODS, PVALUES, SPLITS, GeneSettings
 
 if TYPE_CHECKING:
@@ -311,8 +311,10 @@ def feature_genes(
     job = open_genes(adata, key, settings, max_memory=max_memory)
     table = check.get_feature_table(adata, key)
     check_tested(job, table, settings)
-    scale = scale_of(job.blocks.totals)
-    warn_of_scale(scale)
+    scale = PER_TEN_THOUSAND if job.counts else scale_of(job.blocks.totals)
+    warn_of_scale(scale, job.matrix)
+    if split == "counts" and not job.counts:
+        warn_of_depth(job.matrix)
     wanted = len(table) * adata.n_vars <= _AUTO_ENTRIES if store == "auto" else bool(store)
     keep_genes = job.genes.get_indexer(adata.var_names) if wanted else None
 
@@ -338,6 +340,8 @@ def feature_genes(
             max_bytes=job.max_bytes,
             progress=progress,
         )
+    if job.counts:
+        best = describe_again(best, *job.per_ten_thousand(), ("mean_in", "mean_out"), max_bytes=job.max_bytes)
     genes = gene_table(best, table.index, job.genes, scale=scale, base=log_base(adata))
     table["top_genes"] = top_gene_names(genes, table.index)
     counts = {

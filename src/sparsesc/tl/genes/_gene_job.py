@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,10 +17,11 @@ from sparsesc.stats.core._row_blocks import RowBlocks
 from sparsesc.stats.genes._gene_tests import GeneTest
 from sparsesc.stats.genes._paired import PairedTest
 from sparsesc.stats.genes._pearson import PearsonTest
+from sparsesc.stats.genes._residuals import CountRows, PearsonResiduals, PerTenThousand
 from sparsesc.stats.genes._strong_cells import strong_and_silent
 from sparsesc.stats.genes._welch import WelchTest
 
-from ._cells import choose_cells, normalized, thinned_layer
+from ._cells import choose_cells, thinned_layer
 from ._settings import GeneSettings
 
 if TYPE_CHECKING:
@@ -32,8 +34,25 @@ class GeneJob:
 
     statistic: GeneTest
     blocks: RowBlocks
+    """The values that are tested."""
     genes: pd.Index
+    matrix: str
+    """What messages call the matrix that was read."""
     max_bytes: float
+    counts: CountRows | None
+    """Where residuals of counts are tested: these counts."""
+    _test: Callable[[RowBlocks, bool], GeneTest]
+
+    @property
+    def expression(self) -> np.ndarray:
+        """Mean expression of every gene."""
+        return (self.blocks if self.counts is None else self.counts).totals.mean
+
+    def per_ten_thousand(self) -> tuple[GeneTest, RowBlocks]:
+        """The same comparison of counts per ten thousand of a cell, without p-values, and these values."""
+        assert self.counts is not None
+        blocks = RowBlocks(PerTenThousand(self.counts), cache_bytes=self.max_bytes, name=self.matrix)
+        return self._test(blocks, False), blocks
 
     @property
     def varies(self) -> np.ndarray:
@@ -63,21 +82,23 @@ def open_genes(
     codes = check.get_codes(adata, key)
     name = f"adata.layers[{layer!r}]" if layer else "adata.raw.X" if settings.use_raw else "adata.X"
     share = check_memory(max_memory) / 4
-    if settings.split == "counts":
-        matrix = normalized(matrix, name)
     cells = choose_cells(adata, key, settings, choosing=choosing)
     if cells.rows is not None:
         codes = codes[cells.rows]
         matrix = cells.take(matrix, name)
     if recode is not None:
         codes = recode(codes, cells.samples)
-    blocks = RowBlocks(matrix, cache_bytes=share, name=name)
-    statistic = _make_test(codes, blocks, cells.samples, settings, with_p=with_p)
-    return GeneJob(statistic, blocks, genes, share)
+    counts = CountRows(matrix, name=name) if settings.split == "counts" else None
+    if counts is not None and not counts.are_counts:
+        counts = None
+    values = matrix if counts is None else PearsonResiduals(counts)
+    blocks = RowBlocks(values, cache_bytes=share, name=name)
+    make = partial(_make_test, codes, cells.samples, settings)
+    return GeneJob(make(blocks, with_p), blocks, genes, name, share, counts, make)
 
 
 def _make_test(
-    codes: sparse.csr_matrix, blocks: RowBlocks, samples: np.ndarray | None, settings: GeneSettings, *, with_p: bool
+    codes: sparse.csr_matrix, samples: np.ndarray | None, settings: GeneSettings, blocks: RowBlocks, with_p: bool
 ) -> GeneTest:
     min_cells, skew_guard = settings.min_cells, settings.skew_guard
     relabel = settings.pvalues == "permutation"

@@ -14,6 +14,8 @@ from sparsesc.stats.genes._top_genes import TopGenes
 if TYPE_CHECKING:
     from anndata import AnnData
 
+PER_TEN_THOUSAND = "per_ten_thousand"
+"""Scale of counts per ten thousand of a cell."""
 _SHOWN_GENES = 5
 
 
@@ -52,7 +54,7 @@ def log_fold_change(mean_in: np.ndarray, mean_out: np.ndarray, *, scale: str, ba
     """Log2 fold change of one mean over another, as far as the scale of the matrix allows one."""
     if scale == "log1p":
         return (mean_in - mean_out) * np.log2(base)
-    if scale == "counts":
+    if scale in ("counts", PER_TEN_THOUSAND):
         return np.log2((mean_in + 1) / (mean_out + 1))
     return mean_in - mean_out
 
