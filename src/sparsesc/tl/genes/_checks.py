@@ -65,7 +65,9 @@ def check_tested(job: GeneJob, table: pd.DataFrame, settings: GeneSettings) -> N
 def warn_of_scale(scale: str, matrix: str) -> None:
     """Say what scores mean on values that are not log-normalized, and how to read others."""
     others = "layer='...' reads a layer" + (
-        ", use_raw=False reads adata.X" if matrix == "adata.raw.X" else ", use_raw=True reads adata.raw, if there is one"
+        ", use_raw=False reads adata.X"
+        if matrix == "adata.raw.X"
+        else ", use_raw=True reads adata.raw, if there is one"
     )
     if scale == "counts":
         _logging.warning(

@@ -39,7 +39,7 @@ def feature_genes(
     decoder: Any = None,
     n_top: int | None = 50,
     direction: Literal["up", "down", "both"] = "up",
-    quantile: float = 0.5,
+    quantile: float | None = None,
     min_cells: int = 10,
     n_silent: int | None = None,
     pvalues: Literal["permutation", "parametric"] = "permutation",
@@ -86,10 +86,12 @@ def feature_genes(
         Genes to keep: higher (``"up"``) or lower (``"down"``) in strong cells, or the largest absolute scores
         (``"both"``).
     quantile
-        A cell is strong when its activation is at or above this quantile of the feature's non-zero activations. The
-        default, the stronger half, leaves out the tail of barely active cells and keeps enough cells of rare features.
+        Which cells of a feature are strong. ``None``: those in which it is on, that is above ``on_threshold`` in the
+        table of features, whichever cells are tested. A number: those at or above this quantile of its non-zero
+        activations in the cells that are tested (0: all active cells). Cells that are active but not strong count on
+        neither side.
     min_cells
-        Where `quantile` leaves fewer strong cells than this, the threshold falls until there are as many. Features
+        Where fewer cells are strong, the threshold falls until there are as many. Features
         active (or silent) in fewer cells than this are not tested: they have no rows, and zeros in ``varm``.
     n_silent
         Compare with at most so many silent cells, drawn for each feature by `rng`. ``None``, the default, takes all
@@ -256,7 +258,7 @@ def feature_genes(
     if check_positive_int(min_cells, name="min_cells") < 2:
         msg = "min_cells must be at least 2: one cell has no variance."
         raise ValueError(msg)
-    if not 0 <= quantile <= 1:
+    if quantile is not None and not 0 <= quantile <= 1:
         msg = f"quantile must lie between 0 and 1, found {quantile!r}."
         raise ValueError(msg)
     if not skew_guard >= 0:
@@ -297,7 +299,7 @@ def feature_genes(
         pvalues="parametric" if sample_key else pvalues,
         layer=layer,
         use_raw=_reads_raw(adata, layer, use_raw, split),
-        quantile=float(quantile),
+        quantile=None if quantile is None else float(quantile),
         min_cells=min_cells,
         n_silent=None if n_silent is None else check_positive_int(n_silent, name="n_silent"),
         skew_guard=float(skew_guard),

@@ -69,13 +69,14 @@ def open_genes(
     with_p: bool = True,
     choosing: bool = False,
     recode: Callable[[sparse.csr_matrix, np.ndarray | None], sparse.csr_matrix] | None = None,
+    recoded: np.ndarray | None = None,
 ) -> GeneJob:
     """Codes, expression matrix and the test between them.
 
     Without `with_p` only scores are computed. With `choosing` the cells are those that a split by cells leaves for
-    choosing, rather than those to test on. `recode` makes other features of the codes of these cells, given the sample
-    of each, if there are samples. A quarter of `max_memory` (GiB) is for a copy of the matrix, one for running sums,
-    one for p-values.
+    choosing, rather than those to test on. `recode` makes copies of features (`recoded`, by position) of the codes of
+    these cells, given the sample of each, if there are samples. A quarter of `max_memory` (GiB) is for a copy of the
+    matrix, one for running sums, one for p-values.
     """
     layer = thinned_layer(adata, settings.layer) if settings.split == "counts" else settings.layer
     matrix, genes = check.get_expression(adata, layer=layer, use_raw=settings.use_raw)
@@ -86,19 +87,26 @@ def open_genes(
     if cells.rows is not None:
         codes = codes[cells.rows]
         matrix = cells.take(matrix, name)
+    thresholds = check.get_on_thresholds(adata, key) if settings.quantile is None else None
     if recode is not None:
         codes = recode(codes, cells.samples)
+        thresholds = None if thresholds is None else thresholds[recoded]
     counts = CountRows(matrix, name=name) if settings.split == "counts" else None
     if counts is not None and not counts.are_counts:
         counts = None
     values = matrix if counts is None else PearsonResiduals(counts)
     blocks = RowBlocks(values, cache_bytes=share, name=name)
-    make = partial(_make_test, codes, cells.samples, settings)
+    make = partial(_make_test, codes, thresholds, cells.samples, settings)
     return GeneJob(make(blocks, with_p), blocks, genes, name, share, counts, make)
 
 
 def _make_test(
-    codes: sparse.csr_matrix, samples: np.ndarray | None, settings: GeneSettings, blocks: RowBlocks, with_p: bool
+    codes: sparse.csr_matrix,
+    thresholds: np.ndarray | None,
+    samples: np.ndarray | None,
+    settings: GeneSettings,
+    blocks: RowBlocks,
+    with_p: bool,
 ) -> GeneTest:
     min_cells, skew_guard = settings.min_cells, settings.skew_guard
     relabel = settings.pvalues == "permutation"
@@ -107,6 +115,7 @@ def _make_test(
     members = strong_and_silent(
         codes,
         quantile=settings.quantile,
+        thresholds=thresholds,
         min_cells=min_cells,
         n_silent=settings.n_silent,
         rng=np.random.default_rng(settings.seed),
