@@ -117,12 +117,12 @@ def annotate_features(
     ``uns[key]["features"]``
         `name`: no two features share one, and features without evidence are called "unknown (sae_7)". A gene set stands
         for labels that are too long. `name_source`: the parts of the name (``"label+gene"``, ``"label+term+gene"``,
-        ``"term+gene"``, ``"gene"``, ``"unknown"``, ...). `confidence`, ordered: see the table in the notes. `where`: the
-        label or labels, separated by commas; empty where none holds. `what`: the best gene set, or two genes. `marker_genes`: up to 5 clear genes, those that few other
-        features have first. Of the label: `where_key` (its column), `where_n` (its cells), and on the held-out cells
-        `where_precision`, `where_recall`, `where_f1`, `where_f1_null` (mean F1 with shuffled labels), `where_pval`,
-        `where_padj`. `mixed`: strong and weak activations are different cells, which `mixed_groups` names
-        ("strong: epsilon; weak: endothelial").
+        ``"term+gene"``, ``"gene"``, ``"unknown"``, ...). `confidence`, ordered: see the table in the notes.
+        `where`: the label or labels, separated by commas; empty where none holds. `what`: the best gene set, or two
+        genes. `marker_genes`: up to 5 clear genes, first those that few other features have. Of the label:
+        `where_key` (its column), `where_n` (its cells), and on the held-out cells `where_precision`, `where_recall`,
+        `where_f1`, `where_f1_null` (mean F1 with shuffled labels), `where_pval`, `where_padj`. `mixed`: strong and weak
+        activations are different cells, which `mixed_groups` names ("strong: epsilon; weak: endothelial").
     ``uns[key]["annotation"]``
         The evidence for names, tidy: `feature`, `source` (``"label"``, ``"term"`` or ``"gene"``), `key` (column of
         ``obs`` for labels), `evidence` (label or labels, gene set or gene), `score` (held-out F1 for labels, the score
@@ -184,8 +184,8 @@ def annotate_features(
     With a table of :func:`~sparsesc.tl.differential_features` for a column of labels, only features that differ between
     its samples are named after it. Genes and gene sets name a feature only if its genes vary together more than random
     genes of equal expression (``genes_coherence_pval``), and a gene set only if at least two of the genes that carry
-    its score are clear by themselves (`alpha`, `min_effect`). A feature's ten best genes are ordered by their score, times
-    the share of features that do not have the gene among theirs: genes that mark everything name nothing.
+    its score are clear by themselves (`alpha`, `min_effect`). A feature's ten best genes are ordered by their score,
+    times the share of features that do not have the gene among theirs: genes that mark everything name nothing.
 
     When not to trust a name: it says where a feature is on in these cells and what is expressed there, not what the
     feature does. A feature that is on in a tenth of a cell type is named after that type: look at `where_recall`. Only

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sparsesc._values import term_title
+from sparsesc._titles import term_title
 from sparsesc.door._keys import ANNOTATION, TABLES
 
 CONFIDENCE = ("none", "low", "medium", "high")
