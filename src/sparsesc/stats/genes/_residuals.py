@@ -2,8 +2,8 @@
 
 The mean of a log-normalized count depends on depth: the logarithm of a noisy number is smaller on average than that of
 its mean, the more so the fewer molecules a cell has. A feature that goes with depth then "differs" in half of the
-genes. Pearson residuals have mean 0 and about the same variance at any depth. They are dense, so that only the rows that
-are asked for are ever made.
+genes. Pearson residuals have mean 0 and about the same variance at any depth. They are dense, so that only the rows
+that are asked for are ever made.
 """
 
 from __future__ import annotations
