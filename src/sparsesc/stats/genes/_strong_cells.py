@@ -65,10 +65,11 @@ def strong_and_silent(
         values = csc.data[indptr[f] : indptr[f + 1]]
         if len(values):
             nth = np.partition(values, -min_cells)[-min_cells] if len(values) > min_cells else values.min()
-            if thresholds is None:
-                above = values >= np.quantile(values, quantile, method="higher")
-            else:
+            if thresholds is not None:
                 above = values > thresholds[f]
+            else:
+                assert quantile is not None
+                above = values >= np.quantile(values, quantile, method="higher")
             strong[indptr[f] : indptr[f + 1]] = above | (values >= nth)
     n_active = np.diff(indptr)
     n_strong = np.diff(np.r_[0, np.cumsum(strong)][indptr])
