@@ -17,6 +17,7 @@ from sparsesc.stats.genes._top_genes import DIRECTIONS, confirm_genes, describe_
 from ._checks import check_holdout, check_samples, check_tested, warn_of_depth, warn_of_scale
 from ._from_decoder import METHOD as DECODER
 from ._from_decoder import decoder_genes
+from ._gene_coherence import gene_coherence
 from ._gene_job import open_genes
 from ._gene_table import PER_TEN_THOUSAND, gene_table, log_base, scale_of, top_gene_names
 from ._settings import METHODS, PVALUES, SPLITS, GeneSettings
@@ -157,6 +158,10 @@ def feature_genes(
         ``raw``.
     ``uns[key]["features"]["top_genes"]``
         The five best genes of each feature that are higher in strong cells, joined by commas.
+    ``uns[key]["features"]["genes_coherence"]``, ``["genes_coherence_pval"]``
+        Whether the ten best genes of each feature that are higher in strong cells vary together: their mean pairwise
+        correlation over the cells that are tested, less that of random genes of like expression, and its p-value. NaN
+        with fewer than three such genes. See Notes.
     ``uns[key]["params"]["feature_genes"]``
         The options, the number of tests and of cells tested on, and the scale that `logfc` is on.
 
@@ -215,6 +220,15 @@ def feature_genes(
       code of a held-out cell is computed from the expression of that cell as well.
     - ``sample_key``: would it be so in other donors? Undoes that cells of one donor resemble each other. It does not
       break that circle either, which is the same in every donor: combine it with ``split="counts"``.
+
+    Are the genes of a feature one thing, or a list? The best genes of a feature in noise are high in its cells as well.
+    For `genes_coherence`, expression is freed of depth (a cubic of the logarithm of the detected genes, or of the total
+    for counts) and of samples, if there are any, and correlated over all cells that are tested, at most 4,000. Its
+    p-value is the larger of two: (1) each gene is correlated with the sum of those before it, which for independent
+    genes gives independent p-values (gamma, as above); these are combined by Fisher's method and multiplied by the
+    number of sets of as many genes, one of which embedding, features and scores have chosen. (2) The share of random
+    sets, gene by gene of like expression, that vary together as much. It is cautious: with genes that are permuted over
+    cells one by one before embedding and fit, next to none is below .05.
 
     When not to trust it: cells of one donor are not independent; without `sample_key`, p-values are about these cells.
     A derivative through a decoder is what the model believes near these cells, not a test, and no more causal than the
@@ -346,6 +360,8 @@ def feature_genes(
         best = describe_again(best, *job.per_ten_thousand(), ("mean_in", "mean_out"), max_bytes=job.max_bytes)
     genes = gene_table(best, table.index, job.genes, scale=scale, base=log_base(adata))
     table["top_genes"] = top_gene_names(genes, table.index)
+    together = gene_coherence(job, best, n_features=len(table), seed=settings.seed)
+    table["genes_coherence"], table["genes_coherence_pval"] = together.excess, together.pval
     counts = {
         "n_obs": adata.n_obs,
         "n_obs_tested": job.blocks.shape[0],

@@ -41,6 +41,8 @@ class GeneJob:
     max_bytes: float
     counts: CountRows | None
     """Where residuals of counts are tested: these counts."""
+    samples: np.ndarray | None
+    """Sample of each cell, where samples are the replicates."""
     _test: Callable[[RowBlocks, bool], GeneTest]
 
     @property
@@ -97,7 +99,7 @@ def open_genes(
     values = matrix if counts is None else PearsonResiduals(counts)
     blocks = RowBlocks(values, cache_bytes=share, name=name)
     make = partial(_make_test, codes, thresholds, cells.samples, settings)
-    return GeneJob(make(blocks, with_p), blocks, genes, name, share, counts, make)
+    return GeneJob(make(blocks, with_p), blocks, genes, name, share, counts, cells.samples, make)
 
 
 def _make_test(
