@@ -361,7 +361,7 @@ def feature_genes(
     genes = gene_table(best, table.index, job.genes, scale=scale, base=log_base(adata))
     table["top_genes"] = top_gene_names(genes, table.index)
     together = gene_coherence(job, best, n_features=len(table), seed=settings.seed)
-    table["genes_coherence"], table["genes_coherence_pval"] = together.excess, together.pval
+    table[_keys.GENES_COHERENCE], table[_keys.GENES_COHERENCE_PVAL] = together.excess, together.pval
     counts = {
         "n_obs": adata.n_obs,
         "n_obs_tested": job.blocks.shape[0],

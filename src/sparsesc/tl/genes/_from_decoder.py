@@ -86,7 +86,7 @@ def decoder_genes(
         genes["score_contrast"] = np.where(at >= 0, scored, np.nan)
     table["top_genes"] = top_gene_names(genes, table.index)
     # of other genes, if there
-    table = table.drop(columns=["genes_coherence", "genes_coherence_pval"], errors="ignore")
+    table = table.drop(columns=[_keys.GENES_COHERENCE, _keys.GENES_COHERENCE_PVAL], errors="ignore")
     options = {
         "method": METHOD,
         "decoder": type(decodes).__name__,
