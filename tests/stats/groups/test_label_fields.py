@@ -43,7 +43,7 @@ def test_random_labels_have_about_the_sizes_asked_for(graph):
     ratio = np.maximum(drawn, sizes)[:, [0, 2, 3]] / np.minimum(drawn, sizes).clip(1)[:, [0, 2, 3]]
     # at most a third off, but for the label that comes last and gets the rest
     assert (ratio.round(2) <= 1.36).mean() > 0.75
-    np.testing.assert_allclose(drawn.mean(axis=0)[[0, 2]], sizes[[0, 2]], rtol=0.1)
+    np.testing.assert_allclose(drawn.mean(axis=0)[[0, 2]], sizes[[0, 2]], rtol=0.25)
 
 
 def test_random_labels_end_between_clusters():

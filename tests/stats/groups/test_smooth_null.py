@@ -38,7 +38,7 @@ def test_random_regions_do_not(cells):
     walk, rng = CellGraph.of(X).walk, np.random.default_rng(0)
     p = []
     for steps in (3, 10, 30):
-        for i in range(16):
+        for i in range(10):
             fields = rng.normal(size=(N, 6))
             for _ in range(steps):
                 fields = walk @ fields
