@@ -19,7 +19,7 @@ from ._from_decoder import METHOD as DECODER
 from ._from_decoder import decoder_genes
 from ._gene_coherence import gene_coherence
 from ._gene_job import open_genes
-from ._gene_table import PER_TEN_THOUSAND, gene_table, log_base, scale_of, top_gene_names
+from ._gene_table import PER_TEN_THOUSAND, gene_table, log_base, report_genes, scale_of, top_gene_names
 from ._settings import METHODS, PVALUES, SPLITS, GeneSettings
 
 if TYPE_CHECKING:
@@ -109,9 +109,10 @@ def feature_genes(
         large for strong cells drawn at random within each sample. 0 leaves plain t.
     split
         ``"counts"``: test on counts that the features have not seen: the part that :func:`sparsesc.pp.thin_counts` kept
-        for tests (``layers["thin_test"]``, or `layer`), brought to the median total of a cell and log1p here if it is
-        still counts. ``"cells"``: choose the genes of each feature in some cells and test them in the others (see
-        `holdout`). ``None``: all cells choose and test. See Notes for which question each of them answers.
+        for tests (``layers["thin_test"]``, or `layer`). They are tested as Pearson residuals, which do not depend on
+        the depth of a cell; means and `logfc` are of counts per ten thousand. ``"cells"``: choose the genes of each
+        feature in some cells and test them in the others (see `holdout`). ``None``: all cells choose and test. See
+        Notes for which question each of them answers.
     holdout
         With ``split="cells"``, the cells to test on: a share, drawn by `rng`; a boolean column of ``obs``; or ``None``:
         those that the fit held out.
@@ -233,7 +234,8 @@ def feature_genes(
     When not to trust it: cells of one donor are not independent; without `sample_key`, p-values are about these cells.
     A derivative through a decoder is what the model believes near these cells, not a test, and no more causal than the
     correlations it was trained on. A paired test over three or four samples finds only large effects. Deeply sequenced
-    cells differ from shallow ones in log-normalized expression whatever the split. A feature active in nearly all cells
+    cells differ from shallow ones in log-normalized expression, whatever the cells: only ``split="counts"`` tests
+    residuals. A feature active in nearly all cells
     has no contrast: use the correlation.
 
     References
@@ -241,7 +243,8 @@ def feature_genes(
     Welch (1947), Biometrika 34:28. Pitman (1937), J R Stat Soc Suppl 4:119 (moments under relabeling).
     Benjamini and Hochberg (1995), J R Stat Soc B 57:289. Cochran (1977), Sampling Techniques (group size and skewness).
     Neufeld et al. (2024), Biostatistics 25:270 (thinned counts, and why a split by cells is not enough). Squair et al.
-    (2021), Nature Communications 12:5692 (samples as replicates).
+    (2021), Nature Communications 12:5692 (samples as replicates). Lause et al. (2021), Genome Biology 22:258
+    (residuals).
 
     Examples
     --------
@@ -373,7 +376,7 @@ def feature_genes(
     stored = bool(wanted and job.genes[job.varies].isin(adata.var_names).all())
     options = asdict(settings) | {"direction": direction, "n_top": n_top, "scale": scale, "stored": stored}
     name = _keys.sae_keys(key).genes
-    _report(counts, len(table), int((genes["padj"] < 0.05).sum()), key, stored=best.scores is not None)
+    report_genes(counts, len(table), int((genes["padj"] < 0.05).sum()), key, stored=best.scores is not None)
     return record(
         adata,
         key,
@@ -390,13 +393,3 @@ def _reads_raw(adata: AnnData, layer: str | None, use_raw: bool | None, split: s
     if use_raw is None:
         return layer is None and split != "counts" and getattr(adata, "raw", None) is not None
     return use_raw
-
-
-def _report(counts: dict[str, int], n_features: int, n_significant: int, key: str, *, stored: bool) -> None:
-    skipped = n_features - counts["n_features_tested"]
-    varm = f"varm['{key}_genes'] and " if stored else ""
-    _logging.info(
-        f"feature_genes: {counts['n_features_tested']} features x {counts['n_genes_tested']} genes, "
-        f"{n_significant} of the pairs in the table with padj < .05; added {varm}uns['{key}']['genes']"
-        + (f". {skipped} features with too few active or silent cells have no genes" if skipped else "")
-    )
