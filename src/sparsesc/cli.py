@@ -157,8 +157,8 @@ READ WITH CARE
   - A name is chosen on one half of the cells and scored on the other: every AUROC and F1 above is of held-out cells,
     {n_held_out} in all, but only {smallest["n_heldout"]} of {smallest["category"]}: scores of small labels are rough.
   - The fit saw no label, but it saw the embedding of all cells except for the {n_validation} above.
-  - The first table has the best ten of {metrics["n_features"]:.0f}: some of that is luck. A name says where a feature is
-    on and what is expressed there, not that training was needed to find it: compare with an untrained code.
+  - The first table has the best ten of {metrics["n_features"]:.0f}: some of that is luck. A name says where a feature
+    is on and what is expressed there, not that training was needed to find it: compare with an untrained code.
   - Tests take cells as independent. These come from one donor: a small p-value says that a feature separates these
     cells, not that it would in another donor.
   - {LABEL_KEY} were assigned by similarity to bulk profiles, and are least sure among T cells.""")
