@@ -125,9 +125,10 @@ def coherence(
     The larger of two p-values: that of :func:`log_p_together` times the number of sets that could have been chosen, and
     the share of matched sets, of all sets together in units of their spread, that vary together as much.
     """
-    r = (z.T @ z / len(z)).astype(np.float32)
     varies = z.any(0)
-    by_bin = [pool[(bins.of_gene[pool] == b) & varies[pool]] for b in range(len(bins.n_genes))]
+    pool = pool[varies[pool]]
+    r = z[:, pool].T @ z[:, pool] / len(z)
+    by_bin = [np.flatnonzero(bins.of_gene[pool] == b) for b in range(len(bins.n_genes))]
     excess, log_p, distance, matched = (np.full(len(sets), np.nan) for _ in range(4))
     spread_of: list[np.ndarray] = []
     for i, columns in enumerate(sets):
@@ -137,7 +138,8 @@ def coherence(
             continue
         drawn = np.stack([rng.choice(by_bin[b], n_matched) for b in bins.of_gene[genes]], axis=1)
         like = _mean_pairs(r, drawn)
-        excess[i] = _mean_pairs(r, genes[None])[0] - like.mean()
+        mine = z[:, genes].T @ z[:, genes] / len(z)
+        excess[i] = _mean_pairs(mine, np.arange(m)[None])[0] - like.mean()
         distance[i] = excess[i] / max(like.std(), 1e-9)
         spread_of.append((like - like.mean()) / max(like.std(), 1e-9))
         choices = special.gammaln(n_choices + 1) - special.gammaln(m + 1) - special.gammaln(n_choices - m + 1)

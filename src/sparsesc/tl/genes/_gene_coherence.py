@@ -13,6 +13,7 @@ from ._gene_job import GeneJob
 N_GENES = 10
 _MOST_CELLS = 4000
 _MOST_LIKE = 2000
+_MOST_VALUES = 6e7  # a quarter of a GiB, held about three times
 
 
 def gene_coherence(job: GeneJob, best: TopGenes, *, n_features: int, seed: int) -> Coherence:
@@ -38,7 +39,8 @@ def gene_coherence(job: GeneJob, best: TopGenes, *, n_features: int, seed: int) 
     like = order if len(order) <= _MOST_LIKE else order[np.linspace(0, len(order) - 1, _MOST_LIKE).astype(np.int64)]
     used = np.unique(np.concatenate([like, *of_feature]).astype(np.int64))
     used = used[np.argsort(-job.expression[used], kind="stable")]
-    rows = np.sort(rng.permutation(job.blocks.shape[0])[:_MOST_CELLS])
+    most = min(_MOST_CELLS, int(_MOST_VALUES // len(used)))
+    rows = np.sort(rng.permutation(job.blocks.shape[0])[:most])
     values, depth = _read(job, rows, used)
     z = free_of_depth(values, depth, None if job.samples is None else job.samples[rows])
     column = np.full(len(job.genes), -1)
