@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from sparsesc._values import listing
+from sparsesc.stats.features._on import on_thresholds
 
 from . import _keys
 from ._keys import TABLES, SaeKeys, sae_keys, table_path
@@ -87,6 +88,14 @@ def get_codes(adata: AnnData | MuData, key: str) -> sparse.csr_matrix:
 def get_feature_table(adata: AnnData | MuData, key: str) -> pd.DataFrame:
     """A copy of ``uns[key]["features"]``, one row per feature."""
     return pd.DataFrame(get_sae_slot(adata, key)[_keys.FEATURES]).copy()
+
+
+def get_on_thresholds(adata: AnnData | MuData, key: str) -> np.ndarray:
+    """Activation above which each feature is on, (F,) float64: as stored, or of these cells where none is stored."""
+    table = get_feature_table(adata, key)
+    if "on_threshold" in table:
+        return table["on_threshold"].to_numpy(dtype=np.float64)
+    return on_thresholds(get_codes(adata, key))
 
 
 def get_table(adata: AnnData | MuData, key: str, name: str, *, allow_empty: bool = False) -> pd.DataFrame:

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sparsesc.stats.features._on import columnwise_r, on_cells, on_thresholds
+
 from . import _keys
 from ._keys import SaeKeys, sae_keys
 from ._objects import check_storable, refuse_taken, writable
@@ -110,16 +112,26 @@ def check_slots_free(adata: AnnData, key: str, function: str, slots: Mapping[str
         refuse_taken(adata, key, function, slots)
 
 
-def feature_table(codes: sparse.csr_matrix, names: list[str]) -> pd.DataFrame:
-    """What every feature does in these cells, one row per feature: `density`, `mean_active`, `max`, `n_cells`, `dead`.
+def feature_table(
+    codes: sparse.csr_matrix,
+    names: list[str],
+    *,
+    on_threshold: np.ndarray | None = None,
+    depth: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """What every feature does in these cells, one row per feature: all that ``tables.toml`` lists under `features`.
 
-    ``mean_active`` is the mean over the cells in which the feature is active (0 for dead features).
+    ``mean_active`` is the mean over the cells in which the feature is active (0 for dead features). `on_threshold` are
+    those of the cells of the fit, ``None`` when these are the cells of the fit. `depth`, the logarithm of the total
+    counts of each cell, gives ``depth_r``, which is NaN without.
     """
     n_features = codes.shape[1]
     n_cells = np.bincount(codes.indices, minlength=n_features)
     total = np.bincount(codes.indices, weights=codes.data, minlength=n_features)
     largest = np.zeros(n_features, np.float32)
     np.maximum.at(largest, codes.indices, codes.data)
+    threshold = on_thresholds(codes) if on_threshold is None else np.asarray(on_threshold, dtype=np.float64)
+    on = on_cells(codes, threshold)
     return pd.DataFrame(
         {
             "density": n_cells / max(codes.shape[0], 1),
@@ -127,6 +139,9 @@ def feature_table(codes: sparse.csr_matrix, names: list[str]) -> pd.DataFrame:
             "max": largest.astype(np.float64),
             "n_cells": n_cells,
             "dead": n_cells == 0,
+            "on_threshold": threshold,
+            "n_on": np.bincount(on.indices, minlength=n_features),
+            "depth_r": np.full(n_features, np.nan) if depth is None else columnwise_r(codes, depth),
         },
         index=pd.Index(names, name="feature"),
     )
@@ -164,14 +179,21 @@ def record_sae(
 
 
 def uns_entry(
-    key: str, codes: sparse.csr_matrix, sae: SparseAutoencoder, params: dict[str, Any], metrics: dict[str, float]
+    key: str,
+    codes: sparse.csr_matrix,
+    sae: SparseAutoencoder,
+    params: dict[str, Any],
+    metrics: dict[str, float],
+    *,
+    on_threshold: np.ndarray | None = None,
+    depth: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """The ``uns`` entry that every stored autoencoder has."""
+    """The ``uns`` entry that every stored autoencoder has; for the last two see :func:`feature_table`."""
     names = sae_keys(key).feature_names(sae.n_features)
     params = {name: value for name, value in params.items() if value is not None}
     return {
         _keys.PARAMS: params | {"version": version("sparsesc"), "schema_version": _keys.SCHEMA_VERSION},
         _keys.WEIGHTS: sae.weights,
         _keys.METRICS: metrics,
-        _keys.FEATURES: feature_table(codes, names),
+        _keys.FEATURES: feature_table(codes, names, on_threshold=on_threshold, depth=depth),
     }

@@ -35,6 +35,16 @@ def test_applied_features_can_be_applied_again(reference, query):
     assert (ssc.get.sae(query, "ref").encode(query.obsm["X_pca"]) != query.obsm["X_ref"]).nnz == 0
 
 
+def test_a_feature_is_on_by_the_threshold_of_its_fit(reference, query, tmp_path):
+    ssc.get.sae(reference).save(tmp_path / "model")
+    expected = reference.uns["sae"]["features"]["on_threshold"].to_numpy()
+    for source in (reference, tmp_path / "model"):
+        adata = ssc.tl.apply_sae(query, source, copy=True)
+        table = adata.uns["sae"]["features"]
+        np.testing.assert_allclose(table["on_threshold"], expected)
+        np.testing.assert_array_equal(table["n_on"], (adata.obsm["X_sae"].toarray() > expected).sum(0))
+
+
 def test_another_space_is_noticed(reference, query, monkeypatch):
     said = []
     monkeypatch.setattr("sparsesc.tl.fit._apply_sae.warning", said.append)

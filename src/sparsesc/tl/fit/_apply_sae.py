@@ -11,6 +11,7 @@ from sparsesc._logging import hint, info, warning
 from sparsesc._values import check_positive_int
 from sparsesc.door import _keys
 from sparsesc.door._checks import check_adata, check_key_free
+from sparsesc.door._depth import log_depth
 from sparsesc.door._slots import record_sae, uns_entry
 
 from ._blocks import get_embedding
@@ -170,7 +171,8 @@ def apply_sae(
     if _keys.QUERY not in adata.uns.get(key_added, {}):
         check_columns_free(adata, (slots.residual, slots.residual_pval), key_added)
     X, found_rep = get_embedding(adata, model, use_rep)
-    reference = reference_of(sae, model, key) if control is None else control_reference(control, model, use_rep)
+    fitted = reference_of(sae, model, key)
+    reference = fitted if control is None else control_reference(control, model, use_rep)
     codes = model.encode(X)
     samples = None
     if sample_key is not None:
@@ -195,7 +197,8 @@ def apply_sae(
         "sample_key": sample_key,
         _keys.BLOCKS: model.metadata.get(_keys.BLOCKS),
     }
-    entry = uns_entry(key_added, codes, model, params, metrics)
+    on = fitted.facts.get("on_threshold")  # a feature is on by the same activation as where it was fitted
+    entry = uns_entry(key_added, codes, model, params, metrics, on_threshold=on, depth=log_depth(adata))
     residual = residual_norms(model, X, codes)
     pvalues = residual_pvalues(residual, reference)
     summary = query_summary(X, residual, pvalues, metrics, reference)

@@ -17,6 +17,7 @@ from sparsesc._train_config import TrainConfig
 from sparsesc._values import listing
 from sparsesc.door import _keys
 from sparsesc.door._checks import get_obs_column
+from sparsesc.door._depth import log_depth
 from sparsesc.door._slots import uns_entry
 
 from ._reference import facts_of
@@ -62,11 +63,12 @@ class Fit:
         end = {"n_steps": self.n_steps, "best_epoch": self.best_epoch, "interrupted": self.interrupted}
         return sizes | self.config.stored() | end | {"device": self.device}
 
-    def entry(self, key: str, X: np.ndarray, obs_names: pd.Index, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The entry of ``uns`` for the cells ``X`` that were fitted."""
-        return uns_entry(key, self.codes, self.sae, self.params() | dict(params), self.metrics) | {
+    def entry(self, key: str, X: np.ndarray, adata: AnnData | MuData, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The entry of ``uns`` for the cells of `adata`, of which ``X`` were fitted."""
+        options = self.params() | dict(params)
+        return uns_entry(key, self.codes, self.sae, options, self.metrics, depth=log_depth(adata)) | {
             _keys.HISTORY: self.history,
-            _keys.VALIDATION: np.array(obs_names[self.held_out], dtype=object),
+            _keys.VALIDATION: np.array(adata.obs_names[self.held_out], dtype=object),
             _keys.REFERENCE: facts_of(self.sae, X, self.codes, self.held_out),
         }
 

@@ -20,7 +20,7 @@ from sparsesc.door._slots import record_sae
 from ._blocks import Blocks, find_sources, join_blocks
 from ._crosscoder_tables import SHARED, Reading, Rule, linear_cross, read_crosscoder, shuffle_pairing
 from ._fit import Fit, fit_cells, held_out_cells
-from ._fit_sae import report_fit
+from ._fit_sae import report_fit, warn_of_depth
 from ._options import training_options
 
 if TYPE_CHECKING:
@@ -188,12 +188,13 @@ def fit_crosscoder(
 
     params = {"use_rep": slots.joint, "validation": float(validation), "validation_groups": validation_groups}
     params |= {"min_share": rule.min_share, "alpha": rule.alpha, "n_controls": n_controls, "rng": describe(rng)}
-    entry = fit.entry(key_added, X, adata.obs_names, params | {_keys.BLOCKS: blocks.stored()})
+    entry = fit.entry(key_added, X, adata, params | {_keys.BLOCKS: blocks.stored()})
     features = entry[_keys.FEATURES]
     entry[_keys.FEATURES] = features.join(reading.features.set_index(features.index))
     entry[_keys.CROSSCODER] = _summary(blocks, X, unseen, rule, reading, alone, shuffled)
     result = record_sae(adata, slots, fit.codes, entry, copy=copy, joint=X)
     _report(entry[_keys.CROSSCODER], n_controls=len(shuffled))
+    warn_of_depth(features["depth_r"])
     return result
 
 

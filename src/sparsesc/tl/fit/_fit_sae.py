@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from sparsesc._logging import hint, info, progress, warning
 from sparsesc._random import RNGLike, SeedLike, as_generator, describe
 from sparsesc._train_config import TrainConfig
+from sparsesc._values import listing
+from sparsesc.door import _keys
 from sparsesc.door._checks import check_adata, check_key_free, get_rep
 from sparsesc.door._slots import record_sae
 
@@ -16,6 +21,8 @@ from ._options import training_options
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+
+DEPTH_R = 0.5  # correlation with the depth of cells from which it is said
 
 
 @training_options(after="use_rep")
@@ -80,7 +87,10 @@ def fit_sae(
         On held-out cells: ``fvu``, ``explained_variance``, ``l0``, ``cosine``, ``shrinkage``; ``dead_fraction`` is the
         share of features that are active in no cell at all.
     `adata.uns[key_added]["features"]`
-        One row a feature: ``density``, ``mean_active``, ``max``, ``n_cells``, ``dead``.
+        One row a feature: ``density``, ``mean_active``, ``max``, ``n_cells``, ``dead``; ``on_threshold``, the
+        activation above which the feature counts as on for labels, genes and names, and ``n_on``, the cells above it;
+        ``depth_r``, the correlation of its activation with the logarithm of the total counts of a cell (NaN if they
+        are not known).
     `adata.uns[key_added]["validation_obs"]`
         Names of the held-out cells.
     `adata.uns[key_added]["reference"]`
@@ -122,6 +132,9 @@ def fit_sae(
     After training one threshold, at which cells have `k` active features on average, replaces the choice within a
     batch, so that the code of a cell does not depend on other cells.
 
+    Features can follow how deeply cells were sequenced: the first principal component often does. The log names those
+    whose activation correlates with the logarithm of the total counts by more than .5.
+
     A sparse code shows only what its embedding holds: batch effects in, batch features out. Ctrl-C keeps the best
     state so far. With fewer than a few hundred cells, clusters tell you as much as features do.
 
@@ -155,9 +168,10 @@ def fit_sae(
 
         fit = fit_cells(X, config, held_out, generator, device=device, on_epoch=on_epoch)
     params = {"use_rep": use_rep, "validation": float(validation), "rng": describe(rng)}
-    entry = fit.entry(key_added, X, adata.obs_names, params | {"validation_groups": validation_groups})
+    entry = fit.entry(key_added, X, adata, params | {"validation_groups": validation_groups})
     result = record_sae(adata, slots, fit.codes, entry, copy=copy)
     report_fit(fit, key_added, use_rep)
+    warn_of_depth(entry[_keys.FEATURES]["depth_r"])
     return result
 
 
@@ -171,3 +185,14 @@ def report_fit(fit: Fit, key: str, use_rep: str) -> None:
         f"{fit.metrics['dead_fraction']:.1%} of the features never active."
     )
     hint(f"added adata.obsm['X_{key}'] and adata.uns[{key!r}]. Next: ssc.tl.feature_association.")
+
+
+def warn_of_depth(r: pd.Series) -> None:
+    """Say which features follow the depth of cells."""
+    following = r[r.abs() > DEPTH_R].sort_values(key=np.abs, ascending=False)
+    if len(following):
+        names = listing([f"{name} (r {value:.2f})" for name, value in following.items()])
+        warning(
+            f"{len(following)} of {len(r)} features follow the total counts of cells (|r| > {DEPTH_R} with their "
+            f"logarithm): {names}. What goes with depth, such as cell size or quality, goes with them: see 'depth_r'."
+        )

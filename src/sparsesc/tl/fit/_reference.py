@@ -64,9 +64,9 @@ def residual_norms(sae: SparseAutoencoder, X: np.ndarray, codes: sparse.csr_matr
 def facts_of(sae: SparseAutoencoder, X: np.ndarray, codes: sparse.csr_matrix, unseen: np.ndarray) -> dict[str, Any]:
     """What later comparisons need of cells (n, d), of which the fit has not seen some.
 
-    ``n_obs``, ``density`` and ``mean_active`` (F,) are of all cells. ``n_held_out``, ``l0``, ``variance`` (mean squared
-    distance from the mean cell), ``squared_residual`` (mean) and ``residual`` (at most 1,000 quantiles of its length)
-    are of the unseen cells, or of all where there are none (``n_held_out`` is 0 then).
+    ``n_obs``, ``density``, ``mean_active`` and ``on_threshold`` (F,) are of all cells. ``n_held_out``, ``l0``,
+    ``variance`` (mean squared distance from the mean cell), ``squared_residual`` (mean) and ``residual`` (at most 1,000
+    quantiles of its length) are of the unseen cells, or of all where there are none (``n_held_out`` is 0 then).
     """
     table = feature_table(codes, [str(i) for i in range(sae.n_features)])
     n_held_out = int(unseen.sum())
@@ -82,6 +82,7 @@ def facts_of(sae: SparseAutoencoder, X: np.ndarray, codes: sparse.csr_matrix, un
         "residual": _thin(residual),
         "density": table["density"].to_numpy(np.float32),
         "mean_active": table["mean_active"].to_numpy(np.float32),
+        "on_threshold": table["on_threshold"].to_numpy(np.float64),
     }
 
 
@@ -125,7 +126,9 @@ def _recovered(adata: AnnData | MuData, sae: SparseAutoencoder, key: str) -> dic
     if X is not None and unseen.sum() == len(held_out) and len(X) == int(slot[_keys.PARAMS].get("n_obs", len(X))):
         return facts_of(sae, X, sae.encode(X), unseen)
     table = get_feature_table(adata, key)
-    facts = {name: table[name].to_numpy(np.float64) for name in ("density", "mean_active") if name in table}
+    facts = {
+        name: table[name].to_numpy(np.float64) for name in ("density", "mean_active", "on_threshold") if name in table
+    }
     return facts | {name: float(slot[_keys.METRICS][name]) for name in ("fvu", "l0") if name in slot[_keys.METRICS]}
 
 

@@ -1,29 +1,31 @@
+"""Give every feature a name from all its evidence."""
+
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from sparsesc import _logging
 from sparsesc import _random as random
-from sparsesc._values import as_list, check_choice, check_positive_int, check_share, listing
+from sparsesc._values import as_list, check_positive_int, check_share, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._obs_columns import Labels, read_columns
 from sparsesc.door._slots import record
 from sparsesc.stats.core._holdout import stratified_holdout
 from sparsesc.stats.core._multiple import benjamini_hochberg
-from sparsesc.stats.groups._concepts import CRITERIA, THRESHOLDS, ConceptScores, excess_f1, score_concepts
+from sparsesc.stats.features._on import on_cells
 
-from ._best_features import category_titles
+from ._evidence import column_evidence, confidence_of, label_rows, mixed_table, refuted_by_samples
 from ._names import UNKNOWN, clear_genes, gene_evidence, make_names, term_evidence
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
-    from scipy import sparse
 
     from sparsesc._random import RNGLike, SeedLike
 
@@ -31,17 +33,25 @@ COLUMNS = (
     "name",
     "name_source",
     "confidence",
-    "concept",
-    "concept_f1",
-    "concept_f1_null",
-    "concept_precision",
-    "concept_recall",
-    "concept_threshold",
-    "concept_pval",
-    "concept_padj",
+    "where",
+    "what",
+    "marker_genes",
+    "where_key",
+    "where_n",
+    "where_precision",
+    "where_recall",
+    "where_f1",
+    "where_f1_null",
+    "where_pval",
+    "where_padj",
+    "mixed",
+    "mixed_groups",
 )
+_OF_LABELS = {"key": "key", "n": "n", "precision": "precision", "recall": "recall", "score": "f1", "null": "f1_null"}
+_OF_LABELS |= {"pval": "pval", "padj": "padj"}
 _N_GENES = 5
 _N_TERMS = 3
+_COHERENCE = "genes_coherence_pval"
 
 
 def annotate_features(
@@ -51,19 +61,20 @@ def annotate_features(
     label_keys: str | Sequence[str] | None = None,
     sample_key: str | None = None,
     alpha: float = 0.05,
+    min_precision: float = 0.5,
     min_excess: float = 0.1,
     min_effect: float = 0.5,
-    min_cells: int = 10,
+    min_cells: int = 5,
     holdout: float = 0.5,
-    criterion: Literal["excess", "f1"] = "excess",
     rng: SeedLike | RNGLike | None = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     r"""Give every feature one readable name, with its evidence, or "unknown" when that is weak.
 
-    A name is a label that was confirmed on cells that did not choose it, and the feature's clearest gene, as in
-    "CD19+ B / CD79A"; without such a label a gene set and a gene; without these, genes alone. Tables that were not
-    computed are left out, and the log says so.
+    A name says *where* a feature is on and *what* is expressed there, as in "CD19+ B | CD79A". Where: a label, or up to
+    three labels of one column, that most of the cells have in which the feature is on. What: its clearest gene, with a
+    gene set before it where the label tells little ("ER stress: beta, alpha | HSPA5"). Features without such a label
+    are named by a gene set or by genes alone. Tables that were not computed are left out, and the log says so.
 
     Parameters
     ----------
@@ -80,21 +91,22 @@ def annotate_features(
         harder than other cells of the same donors. ``None``: cells are split, equally in every label.
     alpha
         Limit for adjusted p-values of labels, gene sets and genes.
+    min_precision
+        Share of the cells in which a feature is on that have its label, among the cells that did not choose it and
+        among all.
     min_excess
         A label names a feature only if its held-out F1 exceeds chance by at least this share of the possible gain,
         ``(F1 - null) / (1 - null)``.
     min_effect
-        Genes are named only if their mean in strongly active cells is above that in silent cells by at least this many
+        Genes are named only if their mean where the feature is on is above that in silent cells by at least this many
         standard deviations.
     min_cells
-        Categories with fewer cells name no feature.
+        Categories with fewer cells name no feature; the log tells which. Names give the number of cells where it is
+        below 20.
     holdout
         Share of the cells (or samples) that scores; the others choose.
-    criterion
-        Score that chooses the label and the threshold: F1 in excess of chance, or plain F1. By chance, a frequent
-        feature has a high F1 with the largest category.
     rng
-        Draws the held-out cells or samples.
+        Draws the held-out cells or samples, and the random labels that labels are compared with.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -103,23 +115,23 @@ def annotate_features(
     ``None``, or the copy when ``copy=True``, with
 
     ``uns[key]["features"]``
-        `name`: no two features share one; the second of a name has " (2)" at its end, and features without evidence
-        are called "unknown (sae_7)". `name_source`: the parts of the name (``"label+gene"``, ``"label"``,
-        ``"term+gene"``, ``"term"``, ``"gene"``, ``"unknown"``). `confidence`, ordered: ``"high"`` (a label with
-        held-out F1 of at least 0.5), ``"medium"`` (a confirmed label with a lower F1), ``"low"`` (gene sets or genes
-        only), ``"none"`` (unknown). And, where there are labels, for the best label of every feature, confirmed or not:
-        `concept` (with the name of its column where there are several),
-        `concept_f1`, `concept_precision` and `concept_recall` on the held-out cells, `concept_f1_null` (mean F1 with
-        their labels shuffled), `concept_threshold` (cells with a larger activation are called), `concept_pval`,
-        `concept_padj`.
+        `name`: no two features share one, and features without evidence are called "unknown (sae_7)". A gene set stands
+        for labels that are too long. `name_source`: the parts of the name (``"label+gene"``, ``"label+term+gene"``,
+        ``"term+gene"``, ``"gene"``, ``"unknown"``, ...). `confidence`, ordered: see the table in the notes.
+        `where`: the label or labels, separated by commas; empty where none holds. `what`: the best gene set, or two
+        genes. `marker_genes`: up to 5 clear genes, first those that few other features have. Of the label:
+        `where_key` (its column), `where_n` (its cells), and on the held-out cells `where_precision`, `where_recall`,
+        `where_f1`, `where_f1_null` (mean F1 with shuffled labels), `where_pval`, `where_padj`. `mixed`: strong and weak
+        activations are different cells, which `mixed_groups` names ("strong: epsilon; weak: endothelial").
     ``uns[key]["annotation"]``
         The evidence for names, tidy: `feature`, `source` (``"label"``, ``"term"`` or ``"gene"``), `key` (column of
-        ``obs`` for labels), `evidence` (category, gene set or gene), `score` (held-out F1 for labels, the score of
-        their tables for the others), `null`, `pval`, `padj`, `held_out` (labels, and genes that were tested with
-        `split`), `in_name`. The best category of every column of labels, up to 3 gene sets and 5 genes, the latter two
-        only when they may name the feature.
+        ``obs`` for labels), `evidence` (label or labels, gene set or gene), `score` (held-out F1 for labels, the score
+        of their tables for the others), `null`, `pval`, `padj`, `held_out` (labels, and genes that were tested with
+        `split`), `in_name`. The best label of every column, confirmed or not, up to 3 gene sets and 5 genes, the latter
+        two only when they are significant.
     ``uns[key]["params"]["annotate_features"]``
-        The options of the call, and the tables that were `used`.
+        The options of the call, the tables that were `used`, and for each column of labels `smooth_pval` (see the
+        notes).
 
     Raises
     ------
@@ -138,31 +150,52 @@ def annotate_features(
 
     Notes
     -----
-    Labels are scored as in InterPLM: activations relative to the feature's maximum, thresholds :math:`t` of 0, .15, .5,
-    .6 and .8. With :math:`A_t` the cells with a larger activation and :math:`C` the cells of a category,
+    A feature is on in the cells whose activation is above ``features["on_threshold"]``, which no label has a say in.
+    With :math:`A` these cells and :math:`C` those of a label, or of a union of labels,
 
-    .. math:: F_1 = \frac{2\, |A_t \cap C|}{|A_t| + |C|}, \qquad
+    .. math:: F_1 = \frac{2\, |A \cap C|}{|A| + |C|}, \qquad
         \mathrm{excess} = \frac{F_1 - E[F_1]}{1 - E[F_1]} ,
 
-    where :math:`E[F_1]` is the mean with shuffled labels. The best pair of label and threshold is chosen on some cells
-    and its F1 reported on others. In these, the p-value is the exact probability of such an F1 when labels are shuffled
-    (hypergeometric, one-sided); `concept_padj` is Benjamini-Hochberg over all features x columns of labels.
+    where :math:`E[F_1]` is the mean with shuffled labels. The union with the largest excess is chosen on some cells,
+    where each further label has to add .1, and scored on others. The p-value is the exact probability of so many cells
+    of the label when labels are shuffled (hypergeometric, one-sided); `where_padj` is Benjamini-Hochberg over all
+    features x columns of labels. A feature that is on in four labels or more is not named after some of them.
 
-    A gene set names a feature only if at least two of the genes that carry its score are clear by themselves (`alpha`,
-    `min_effect`): tests of sets treat genes as independent, and with cells shuffled nearly every feature had a
-    significant set. A feature's ten best genes are ordered by their score, times the share of features that do not have
-    the gene among theirs: genes that mark everything name nothing.
+    ============ =====================================================================================================
+    `confidence` evidence
+    ============ =====================================================================================================
+    high         label with an excess of at least .5 and a precision of at least .7, in labels that tell more than
+                 smooth random ones; `support`, where it was computed, of at least .5
+    medium       the same with an excess of .2 and a precision of .5, or a precision of .8
+    low          any other label that holds; gene sets or genes alone
+    none         unknown
+    ============ =====================================================================================================
 
-    When not to trust a name: it says where a feature is active in these cells and what is expressed there, not what the
-    feature does. A feature active in a tenth of a cell type is named after that type: look at `concept_recall`. Only
-    labels in your columns can become names. Genes and gene sets were tested on the cells that the features were
-    learned from, and of an untrained code nearly all features have significant genes: a name of ``"low"`` confidence is
-    a description. Cells of one sample resemble each other: give `sample_key` if labels should hold in new samples.
+    Cells are not independent: neighbors share labels. So each column is compared with 199 random columns of equal sizes
+    that are as smooth over the graph of nearest neighbors (normal noise, averaged along the graph until neighbors agree
+    as often; at most 3,000 cells). The statistic is the mean excess of the labels of all features, and `smooth_pval`
+    the share of random columns that reach it. In a column above `alpha`, only labels with an excess that one in fifty
+    features has with random columns are more than ``"low"``. It asks whether the labels go with the code more than
+    regions of cells that were drawn at random do, not whether one feature does: a region drawn at random often is a
+    cluster, which a feature may well stand for. Random columns that are nearly the given one (adjusted Rand index of
+    .8) are dropped; with a few clusters of cells that are far apart most may be, and then `smooth_pval` is missing and
+    does not count.
+
+    With a table of :func:`~sparsesc.tl.differential_features` for a column of labels, only features that differ between
+    its samples are named after it. Genes and gene sets name a feature only if its genes vary together more than random
+    genes of equal expression (``genes_coherence_pval``), and a gene set only if at least two of the genes that carry
+    its score are clear by themselves (`alpha`, `min_effect`). A feature's ten best genes are ordered by their score,
+    times the share of features that do not have the gene among theirs: genes that mark everything name nothing.
+
+    When not to trust a name: it says where a feature is on in these cells and what is expressed there, not what the
+    feature does. A feature that is on in a tenth of a cell type is named after that type: look at `where_recall`. Only
+    labels in your columns can become names. Cells of one sample resemble each other: give `sample_key` if labels should
+    hold in new samples.
 
     References
     ----------
     Simon and Zou (2025), Nature Methods (InterPLM: F1 of concepts). Benjamini and Hochberg (1995), J R Stat Soc B
-    57:289.
+    57:289. Wagner and Dray (2015), Methods in Ecology and Evolution 6:1169 (random fields of equal autocorrelation).
 
     Examples
     --------
@@ -173,18 +206,18 @@ def annotate_features(
     >>> ssc.tl.feature_genes(adata, progress_bar=False)
     >>> ssc.tl.annotate_features(adata, label_keys="bulk_labels")
     >>> features = adata.uns["sae"]["features"]
-    >>> bool(features["name"].str.startswith("CD19+ B").any())
+    >>> bool((features["where"] == "CD19+ B").any())
     True
     >>> list(features["confidence"].cat.categories)
     ['none', 'low', 'medium', 'high']
     """
-    check_choice(criterion, CRITERIA, name="criterion")
     min_cells = check_positive_int(min_cells, name="min_cells")
     check_share(alpha, name="alpha")
     check_share(holdout, name="holdout")
-    if not 0 <= min_excess <= 1:
-        msg = f"min_excess must lie between 0 and 1, found {min_excess!r}."
-        raise ValueError(msg)
+    for value, name in ((min_excess, "min_excess"), (min_precision, "min_precision")):
+        if not 0 <= value <= 1:
+            msg = f"{name} must lie between 0 and 1, found {value!r}."
+            raise ValueError(msg)
     if not min_effect >= 0:
         msg = f"min_effect must not be negative, found {min_effect!r}."
         raise ValueError(msg)
@@ -198,42 +231,89 @@ def annotate_features(
     generator = random.as_generator(rng)
     held, split = _held_out(adata, columns, holdout, sample_key, generator)
 
-    scores = [_score(codes, column, held, split, min_cells=min_cells, criterion=criterion) for column in columns]
-    labels, concepts = _label_evidence(columns, scores, features, alpha=alpha, min_excess=min_excess)
+    embedding = _embedding(adata, key, codes) if columns else np.empty((0, 0))
+    on = on_cells(codes, check.get_on_thresholds(adata, key))
+    scored = [
+        column_evidence(codes, on, c, held, split, embedding=embedding, min_cells=min_cells, rng=generator)
+        for c in columns
+    ]
+    rows = label_rows(
+        scored,
+        features,
+        alpha=alpha,
+        min_precision=min_precision,
+        min_excess=min_excess,
+        refuted=refuted_by_samples(slot, columns, features, alpha),
+    )
+    support = table["support"].set_axis(features) if "support" in table else None
+    others, coherent = _gene_evidence(slot, table, features, present, alpha=alpha, min_effect=min_effect)
+    names = make_names(rows, others, features, confidence=confidence_of(rows, support), coherent=coherent)
+    written = names.table
+    if columns:
+        of_labels = rows[rows["holds"]].set_index("feature")[list(_OF_LABELS)].reindex(features)
+        of_labels["key"] = of_labels["key"].fillna("").astype(str)
+        of_labels["n"] = of_labels["n"].fillna(0).astype(int)
+        written = written.join(of_labels.rename(columns={a: f"where_{b}" for a, b in _OF_LABELS.items()}))
+        written = written.join(mixed_table(scored, features))
+    table = table.drop(columns=[name for name in COLUMNS if name in table])
+    table = table.join(written.set_axis(table.index))
+    smooth_pval = np.array([c.null.pval for c in scored])
+    options = {
+        "label_keys": [column.name for column in columns],
+        "sample_key": sample_key,
+        "alpha": alpha,
+        "min_precision": min_precision,
+        "min_excess": min_excess,
+        "min_effect": min_effect,
+        "min_cells": min_cells,
+        "holdout": holdout,
+        "rng": random.describe(rng),
+        "used": ([_keys.LABELS] if columns else []) + present,
+        "smooth_pval": smooth_pval,
+    }
+    tables = {_keys.FEATURES: table, _keys.ANNOTATION: names.evidence}
+    out = record(adata, key, "annotate_features", tables, options, copy=copy)
+    _report(table, key)
+    _report_labels(columns, smooth_pval, min_cells=min_cells, alpha=alpha)
+    return out
+
+
+def _embedding(adata: AnnData | MuData, key: str, codes: sparse.csr_matrix) -> np.ndarray:
+    """The embedding that was fitted, or what the code keeps of it."""
+    slot = check.get_sae_slot(adata, key)
+    use_rep = slot[_keys.PARAMS].get("use_rep")
+    if isinstance(use_rep, str) and use_rep in adata.obsm:
+        return check.get_rep(adata, use_rep)
+    return np.asarray(codes @ np.asarray(slot[_keys.WEIGHTS]["W_dec"], dtype=np.float32))
+
+
+def _gene_evidence(
+    slot: Mapping[str, Any],
+    table: pd.DataFrame,
+    features: pd.Index,
+    present: list[str],
+    *,
+    alpha: float,
+    min_effect: float,
+) -> tuple[list[pd.DataFrame], set[str]]:
+    """Evidence of gene sets and genes, and the features that they may name."""
     clear, how = None, slot[_keys.PARAMS].get("feature_genes", {})
     if _keys.GENES in present:
-        clear = clear_genes(
-            pd.DataFrame(slot[_keys.GENES]),
-            alpha=alpha,
-            min_effect=min_effect,
-            correlation=how.get("method") == "correlation",
-        )
+        genes, correlation = pd.DataFrame(slot[_keys.GENES]), how.get("method") == "correlation"
+        clear = clear_genes(genes, alpha=alpha, min_effect=min_effect, correlation=correlation)
     others = []
     if _keys.ENRICHMENT in present:
         terms = pd.DataFrame(slot[_keys.ENRICHMENT])
         others.append(term_evidence(terms, clear, alpha=alpha, n=_N_TERMS, features=features))
     if clear is not None:
         others.append(gene_evidence(clear, n=_N_GENES, features=features, held_out=bool(how.get("split"))))
-    names = make_names(labels, others, features)
-    table = table.drop(columns=[name for name in COLUMNS if name in table])
-    table = table.join(names.table.join(concepts).set_axis(table.index))
-    options = {
-        "label_keys": [column.name for column in columns],
-        "sample_key": sample_key,
-        "alpha": alpha,
-        "min_excess": min_excess,
-        "min_effect": min_effect,
-        "min_cells": min_cells,
-        "holdout": holdout,
-        "criterion": criterion,
-        "thresholds": THRESHOLDS,
-        "rng": random.describe(rng),
-        "used": ([_keys.LABELS] if columns else []) + present,
-    }
-    tables = {_keys.FEATURES: table, _keys.ANNOTATION: names.evidence}
-    out = record(adata, key, "annotate_features", tables, options, copy=copy)
-    _report(table, key)
-    return out
+    if _COHERENCE not in table:
+        return others, set(features)
+    pval = table[_COHERENCE].to_numpy(dtype=np.float64)
+    tested = np.isfinite(pval)
+    padj = np.ones(len(pval))
+    padj[tested] = benjamini_hochberg(pval[tested])
+    return others, set(features[padj < alpha])
 
 
 def _label_columns(adata: AnnData | MuData, key: str, label_keys: str | Sequence[str] | None) -> list[Labels]:
@@ -284,68 +364,6 @@ def _held_out(
     return scoring[codes] & (codes >= 0), codes >= 0
 
 
-def _score(
-    codes: sparse.csr_matrix, column: Labels, held: np.ndarray, split: np.ndarray, *, min_cells: int, criterion: str
-) -> ConceptScores:
-    choose, test = column.known & split & ~held, column.known & split & held
-    return score_concepts(
-        codes[choose],
-        column.codes[choose],
-        codes[test],
-        column.codes[test],
-        n_groups=len(column.categories),
-        eligible=column.sizes >= min_cells,
-        criterion=criterion,
-    )
-
-
-def _label_evidence(
-    columns: list[Labels], scores: list[ConceptScores], features: pd.Index, *, alpha: float, min_excess: float
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row for each feature and column, the best column first; and the columns for the feature table."""
-    if not columns:
-        empty = pd.DataFrame({name: [] for name in [*_keys.TABLES[_keys.ANNOTATION].columns, "holds", "text"]})
-        return empty, pd.DataFrame(index=features)
-    texts = np.array([*category_titles(columns), ""], dtype=object)
-    parts, start = [], 0
-    for column, score in zip(columns, scores, strict=True):
-        categories = np.array([*column.categories, ""], dtype=object)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "feature": features,
-                    "source": "label",
-                    "key": column.name,
-                    "evidence": categories[score.concept],
-                    "score": score.f1,
-                    "null": score.f1_null,
-                    "pval": np.exp(score.log_p),
-                    "held_out": True,
-                    "in_name": False,
-                    "text": texts[np.where(score.concept >= 0, score.concept + start, -1)],
-                    "chosen_by": score.chosen_by,
-                    "concept_precision": score.precision,
-                    "concept_recall": score.recall,
-                    "concept_threshold": score.threshold,
-                }
-            )
-        )
-        start += len(column.categories)
-    rows = pd.concat(parts, ignore_index=True)
-    rows["padj"] = benjamini_hochberg(rows["pval"].to_numpy())
-    excess = excess_f1(rows["score"].to_numpy(), rows["null"].to_numpy())
-    best = rows.sort_values("chosen_by", ascending=False, kind="stable").groupby("feature", sort=False).head(1).index
-    # only the column that the choosing cells preferred may name a feature
-    rows["holds"] = rows.index.isin(best) & (rows["padj"] < alpha) & (excess >= min_excess) & (rows["text"] != "")
-    rename = {"text": "concept", "score": "concept_f1", "null": "concept_f1_null"}
-    rename |= {"pval": "concept_pval", "padj": "concept_padj"}
-    concepts = rows.loc[best].rename(columns=rename).set_index("feature").reindex(features)
-    concepts = concepts[[name for name in COLUMNS if name.startswith("concept")]].astype({"concept": str})
-    rows = rows[rows["text"] != ""]
-    drop = ["chosen_by", "concept_precision", "concept_recall", "concept_threshold"]
-    return rows.drop(columns=drop).reset_index(drop=True), concepts
-
-
 def _report(table: pd.DataFrame, key: str) -> None:
     levels = table["confidence"].value_counts()
     known = int((table["name_source"] != UNKNOWN).sum())
@@ -354,3 +372,18 @@ def _report(table: pd.DataFrame, key: str) -> None:
         f"{levels['medium']} of medium, {levels['low']} of low confidence); added uns['{key}']['{_keys.ANNOTATION}'] "
         f"and columns to uns['{key}']['{_keys.FEATURES}']"
     )
+
+
+def _report_labels(columns: list[Labels], smooth_pval: np.ndarray, *, min_cells: int, alpha: float) -> None:
+    """Say which labels can name nothing, and which columns tell no more than random ones."""
+    for column, p in zip(columns, smooth_pval, strict=True):
+        few = [f"{c} (n={n})" for c, n in zip(column.categories, column.sizes, strict=True) if n < min_cells]
+        if few:
+            _logging.warning(
+                f"Labels of {column.name!r} with fewer than {min_cells} cells name no feature: {listing(few)}."
+            )
+        if p > alpha:
+            _logging.warning(
+                f"The labels of {column.name!r} tell no more of the features than random labels do that are as smooth "
+                f"over the cells (p = {p:.2g}): names after them have a low confidence."
+            )

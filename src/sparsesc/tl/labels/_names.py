@@ -1,4 +1,4 @@
-"""Names of features from their evidence: a confirmed concept, gene sets, genes."""
+"""Names of features from their evidence: where they are on, and what is expressed there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sparsesc._titles import term_title
 from sparsesc.door._keys import ANNOTATION, TABLES
 
 CONFIDENCE = ("none", "low", "medium", "high")
@@ -15,11 +16,12 @@ _SOURCES = ("label", "term", "gene")
 _POOL = 10  # best genes of a feature, among which its name takes one that few others have
 _CLEAR_IN_TERM = 2  # genes of a set that must be clear by themselves
 _ALONE = 2  # genes in a name of genes only
-_HIGH_F1 = 0.5
+_TELLING = 0.5  # excess F1 from which a label needs no gene set beside it
+_LONG = 48  # letters of labels, above which a gene set stands in the name instead
 
 
 def clear_genes(table: pd.DataFrame, *, alpha: float, min_effect: float, correlation: bool) -> pd.DataFrame:
-    """Rows of the gene table that are clearly higher where the feature is active."""
+    """Rows of the gene table that are clearly higher where the feature is on."""
     effect = table["effect_size"].to_numpy(dtype=np.float64) if "effect_size" in table else np.full(len(table), np.inf)
     if correlation:  # the difference in standard deviations that a correlation means between groups of equal size
         effect = 2 * effect / np.sqrt(np.maximum(1 - effect**2, 1e-12))
@@ -40,11 +42,7 @@ def gene_evidence(clear: pd.DataFrame, *, n: int, features: pd.Index, held_out: 
 def term_evidence(
     table: pd.DataFrame, clear: pd.DataFrame | None, *, alpha: float, n: int, features: pd.Index
 ) -> pd.DataFrame:
-    """Gene sets with positive scores, smallest p first; with clear genes, only sets that hold some of these.
-
-    Sets are tested as if genes were independent. Genes that vary together make a set significant in which no single
-    gene stands out.
-    """
+    """Gene sets with positive scores, smallest p first; with clear genes, only sets that hold some of these."""
     kept = table[(table["padj"] < alpha) & (table["score"] > 0)]
     kept = kept.sort_values(["pval", "score"], ascending=[True, False], kind="stable")
     if clear is not None:
@@ -68,7 +66,6 @@ def _evidence(kept: pd.DataFrame, source: str, text: pd.Series, features: pd.Ind
             "pval": kept["pval"],
             "padj": kept["padj"],
             "held_out": False,
-            "in_name": False,
         }
     )
     return out[out["feature"].isin(features)]
@@ -79,70 +76,92 @@ class Names:
     """One name per feature, and the evidence for it."""
 
     table: pd.DataFrame
-    """Columns `name`, `name_source`, `confidence`, indexed by features."""
+    """Columns `name`, `name_source`, `confidence`, `where`, `what`, `marker_genes`, indexed by features."""
     evidence: pd.DataFrame
     """All evidence for names, with `in_name`."""
 
 
-def make_names(labels: pd.DataFrame, others: list[pd.DataFrame], features: pd.Index) -> Names:
-    """Name features by a concept and a gene, else by a gene set and a gene, else by genes.
+def make_names(
+    labels: pd.DataFrame, others: list[pd.DataFrame], features: pd.Index, *, confidence: pd.Series, coherent: set[str]
+) -> Names:
+    """Name features by where they are on and by what is expressed there.
 
     Parameters
     ----------
     labels
-        Evidence of concepts, with the text for names in `text`, and the boolean column `holds`: at most one concept per
-        feature, which may name it.
+        Evidence of labels, with the text for names in `text`, and the boolean column `holds`: at most one label (or
+        union) per feature, which may name it.
     others
         Evidence of gene sets and genes, best first within each feature.
     features
         Names of the features.
+    confidence
+        Confidence of the labels that hold, by feature.
+    coherent
+        Features whose genes vary together: only these are named by gene sets or genes.
     """
-    held = labels[labels["holds"].astype(bool)]
-    label = dict(zip(held["feature"], held["text"], strict=True))
-    f1 = dict(zip(held["feature"], held["score"], strict=True))
-    labels = labels.assign(in_name=labels["holds"].astype(bool)).drop(columns=["holds", "text"])
-    parts = [part for part in (labels, *others) if len(part)]
-    evidence = pd.concat(parts, ignore_index=True) if parts else labels
+    held = labels[labels["holds"].astype(bool)].set_index("feature")
+    where, text, excess = (held[name].to_dict() for name in ("evidence", "text", "excess"))
+    evidence = pd.concat([labels.assign(in_name=labels["holds"]), *(o.assign(in_name=False) for o in others)])
+    evidence = evidence.reset_index(drop=True)
     lists = {
         source: part.groupby("feature", sort=False)["evidence"].agg(list).to_dict()
         for source, part in evidence.groupby("source")
     }
-    terms, genes = lists.get("term", {}), lists.get("gene", {})
-    names, sources, confidence, used = [], [], [], set()
+    rows, used, taken = [], set(), dict[str, str]()
     for feature in features:
-        text = [label[feature]] if feature in label else terms.get(feature, [])[:1]
-        kind = ["label"] if feature in label else ["term"] * len(text)
-        chosen = genes.get(feature, [])[: 1 if text else _ALONE]
-        used |= {(feature, "gene", gene) for gene in chosen}
-        used |= {(feature, "term", term) for term in text if kind == ["term"]}
-        names.append(" / ".join([*text, ", ".join(chosen)] if chosen else text) or f"{UNKNOWN} ({feature})")
-        sources.append("+".join([*kind, *(["gene"] if chosen else [])]) or UNKNOWN)
-        level = ("high" if f1[feature] >= _HIGH_F1 else "medium") if feature in label else "low"
-        confidence.append(level if text or chosen else "none")
-    rows = zip(evidence["feature"], evidence["source"], evidence["evidence"], strict=True)
-    evidence["in_name"] = evidence["in_name"].to_numpy(dtype=bool) | np.array([row in used for row in rows], dtype=bool)
-    table = pd.DataFrame(
-        {
-            "name": pd.Series(_distinct(names), index=features, dtype=str),
-            "name_source": pd.Series(sources, index=features, dtype=str),
-            "confidence": pd.Categorical(confidence, categories=list(CONFIDENCE), ordered=True),
-        },
-        index=features,
-    )
+        is_coherent = feature in coherent
+        terms = lists.get("term", {}).get(feature, []) if is_coherent else []
+        markers = lists.get("gene", {}).get(feature, [])
+        genes = markers if is_coherent else []
+        term = terms[:1] if excess.get(feature, 0.0) < _TELLING else []
+        label = text.get(feature, "")
+        if len(label) > _LONG and terms:
+            label, term = "", terms[:1]
+        parts = _Parts(label, term, genes, feature)
+        name, chosen = parts.name(taken)
+        taken[name] = feature
+        used |= {(feature, "gene", gene) for gene in chosen} | {(feature, "term", t) for t in term}
+        kinds = ["label"] * bool(label) + ["term"] * len(term) + ["gene"] * bool(chosen)
+        rows.append(
+            {
+                "name": name,
+                "name_source": "+".join(kinds) or UNKNOWN,
+                "confidence": confidence.get(feature, "low" if kinds else "none"),
+                "where": where.get(feature, ""),
+                "what": term_title(terms[0]) if terms else ", ".join(genes[:_ALONE]),
+                "marker_genes": ", ".join(markers),
+            }
+        )
+    table = pd.DataFrame(rows, index=features)
+    table["confidence"] = pd.Categorical(table["confidence"], categories=list(CONFIDENCE), ordered=True)
+    table = table.astype({name: str for name in table if name != "confidence"})
+    found = zip(evidence["feature"], evidence["source"], evidence["evidence"], strict=True)
+    evidence["in_name"] = evidence["in_name"].to_numpy(bool) | np.array([row in used for row in found], dtype=bool)
     return Names(table, _in_order(evidence, features))
 
 
-def _distinct(names: list[str]) -> list[str]:
-    """The second feature of a name gets " (2)", the third " (3)"."""
-    taken, count, out = set(names), dict.fromkeys(names, 0), []
-    for name in names:
-        count[name] += 1
-        unique = name
-        while count[name] > 1 and (unique := f"{name} ({count[name]})") in taken:
-            count[name] += 1
-        taken.add(unique)
-        out.append(unique)
-    return out
+@dataclass(frozen=True)
+class _Parts:
+    """What a name is made of."""
+
+    label: str
+    term: list[str]
+    genes: list[str]
+    feature: str
+
+    def name(self, taken: dict[str, str]) -> tuple[str, list[str]]:
+        """The shortest name that no other feature has, and the genes in it."""
+        front = ": ".join([*(term_title(t) for t in self.term), *([self.label] if self.label else [])])
+        fewest = min(len(self.genes), 1 if front else _ALONE)
+        for n in range(fewest, len(self.genes) + 1):
+            genes = self.genes[:n]
+            name = " | ".join([*([front] if front else []), *([", ".join(genes)] if genes else [])])
+            if name and name not in taken:
+                return name, genes
+        genes = self.genes[:fewest]
+        name = " | ".join([*([front] if front else []), *([", ".join(genes)] if genes else [])])
+        return (f"{name} ({self.feature})" if name else f"{UNKNOWN} ({self.feature})"), genes
 
 
 def _in_order(evidence: pd.DataFrame, features: pd.Index) -> pd.DataFrame:
