@@ -62,7 +62,7 @@ def by_sample(adata, keys=("donor",)):
 def test_writes_its_table():
     adata = cells(changed=5)
     found = run(adata)
-    columns = [*_keys.TABLES[_keys.DIFFERENTIAL].columns, "se", "df", "n_samples", "n_samples_reference"]
+    columns = list(_keys.TABLES[_keys.DIFFERENTIAL].columns)
     assert list(found.columns) == columns
     assert found["pval"].is_monotonic_increasing
     assert set(found["group"]) == {"all"}

@@ -318,10 +318,9 @@ def _join(tables: list[pd.DataFrame], features: pd.Index, bulk: Pseudobulk) -> p
     categories |= {"condition": bulk.conditions, "reference": bulk.conditions}
     for name, levels in categories.items():  # names repeat in every row
         table[name] = pd.Categorical(table[name], categories=list(levels))
-    rest = ["se", "df", "n_samples", "n_samples_reference"]
     # t orders p-values that are too small for a double
     order = np.lexsort((-table["score"].abs(), table["pval"]))
-    return table.iloc[order][[*_keys.TABLES[_keys.DIFFERENTIAL].columns, *rest]].reset_index(drop=True)
+    return table.iloc[order][list(_keys.TABLES[_keys.DIFFERENTIAL].columns)].reset_index(drop=True)
 
 
 def _report(table: pd.DataFrame, reasons: dict[str, str], key: str) -> None:
