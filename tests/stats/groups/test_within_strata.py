@@ -183,7 +183,7 @@ def test_few_active_cells_are_not_rarer_than_they_are(active):
 
 
 def test_groups_alone_in_their_strata(cells):
-    codes, _, strata, number = cells
+    codes, _, strata, _ = cells
     groups = np.where(strata < 3, strata, 3)
     found = groups_within(codes, groups, strata)
     assert found.n_strata.tolist() == [0, 0, 0, 0]
