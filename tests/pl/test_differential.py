@@ -36,7 +36,7 @@ def test_volcano_shows_the_table(compared):
     points = ax.collections[0].get_offsets()
     np.testing.assert_allclose(np.sort(points[:, 0]), np.sort(rows["logfc"]))
     np.testing.assert_allclose(np.sort(points[:, 1]), np.sort(-np.log10(rows["pval"])))
-    assert ax.get_title() == "treated vs control (n=5 vs 5)"
+    assert ax.get_title() == "treated vs control\n(n=5 vs 5 samples)"
     assert ax.get_xlabel().startswith("log2 fold change of mean activation")
     assert texts(ax)[0] == "sae_3"
     blue = [colors.to_hex(c).upper() == _style.BLUE for c in ax.collections[0].get_facecolor()]
@@ -82,9 +82,9 @@ def test_samples_under_both_conditions_are_joined(compared):
 def test_groups(compared):
     ssc.tl.differential_features(compared, "condition", sample_key="sample", groupby="kind", measure="active")
     axes = ssc.pl.differential(compared, show=False)
-    assert {ax.get_title() for ax in axes} == {f"{kind}: treated vs control (n=5 vs 5)" for kind in "BT"}
+    assert {ax.get_title() for ax in axes} == {f"{kind}: treated vs control\n(n=5 vs 5 samples)" for kind in "BT"}
     ax = ssc.pl.differential(compared, group="T", show=False)
-    assert ax.get_title() == "T: treated vs control (n=5 vs 5)"
+    assert ax.get_title() == "T: treated vs control\n(n=5 vs 5 samples)"
     ax = ssc.pl.differential(compared, "sae_3", group="T", show=False)
     codes = compared.obsm["X_sae"].toarray()[:, 3] > 0
     inside = (compared.obs["kind"] == "T").to_numpy()
@@ -103,7 +103,7 @@ def test_several_conditions(compared):
     assert [t.get_text() for t in ax.get_xticklabels()] == ["a\n(n=4)", "b\n(n=3)", "c\n(n=3)"]
     ax = ssc.pl.differential(compared, "sae_3", condition="c", show=False)
     assert [t.get_text() for t in ax.get_xticklabels()] == ["a\n(n=4)", "c\n(n=3)"]
-    assert ssc.pl.differential(compared, condition="b", show=False).get_title() == "b vs a (n=3 vs 4)"
+    assert ssc.pl.differential(compared, condition="b", show=False).get_title() == "b vs a\n(n=3 vs 4 samples)"
 
 
 def plant(compared, hits: dict[tuple[str, str], float]) -> None:

@@ -46,7 +46,7 @@ def differential(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """Features that differ between conditions: all tests at once, or the samples behind some of them.
+    r"""Features that differ between conditions: all tests at once, or the samples behind some of them.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def differential(
     >>> ssc.tl.differential_features(adata, "treated", sample_key="donor")
     >>> ax = ssc.pl.differential(adata, show=False)
     >>> ax.get_title()
-    'yes vs no (n=3 vs 3)'
+    'yes vs no\\n(n=3 vs 3 samples)'
     >>> axes = ssc.pl.differential(adata, ["sae_0", "sae_1"], show=False)
     >>> len(axes)
     2
@@ -144,9 +144,9 @@ def differential(
             _volcano(axis, rows, known, value=value, n_labels=n_labels, alpha=alpha)
             _note(axis, elsewhere[(elsewhere["group"] == name) & (elsewhere["condition"] == condition)], known)
             n, n_reference = rows[["n_samples", "n_samples_reference"]].max()
-            versus = f"{condition} vs {rows['reference'].iloc[0]} (n={n} vs {n_reference})"
+            versus = f"{condition} vs {rows['reference'].iloc[0]}"
             title = versus if name == "all" and len(groups) == 1 else f"{name}: {versus}"
-            axis.set_title(_style.wrap(title, 36, 2), size="medium")
+            axis.set_title(f"{_style.wrap(title, 36, 2)}\n(n={n} vs {n_reference} samples)", size="medium")
     else:
         shown = table["feature"].drop_duplicates().head(_CHOSEN).tolist() if names is None else names
         shown = [name for name in shown if name in set(table["feature"])]
