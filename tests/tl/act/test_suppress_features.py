@@ -158,7 +158,7 @@ def test_lost_biology_is_said(monkeypatch):
     assert "No bio_keys: all that differs between batches of 'batch' counts as batch" in messages[0]
     assert "without label_keys nothing shows what was lost" in messages[0]
     messages.clear()
-    transfer = found(adata, batch_key="batch", label_keys="kind")["transfer"].groupby("state")["accuracy"].mean()
+    transfer = found(adata, TYPES, batch_key="batch", label_keys="kind")["transfer"].groupby("state")["accuracy"].mean()
     assert transfer["after"] < transfer["before"] - 0.05
     assert "without label_keys" not in messages[0]
     assert (
