@@ -4,7 +4,24 @@ from __future__ import annotations
 
 # First words of names of gene sets that name the collection.
 _COLLECTIONS = ("HALLMARK", "REACTOME", "KEGG", "GOBP", "GOCC", "GOMF", "WP", "BIOCARTA", "PID")
-_SYMBOLS = ("TNFA", "DNA", "RNA", "MYC", "IL", "TGF", "UV", "ROS", "KRAS", "MTOR", "AKT", "NOTCH", "WNT", "JAK", "RAS")
+_SYMBOLS = (
+    "ER",
+    "TNFA",
+    "DNA",
+    "RNA",
+    "MYC",
+    "IL",
+    "TGF",
+    "UV",
+    "ROS",
+    "KRAS",
+    "MTOR",
+    "AKT",
+    "NOTCH",
+    "WNT",
+    "JAK",
+    "RAS",
+)
 
 
 def term_title(term: str) -> str:

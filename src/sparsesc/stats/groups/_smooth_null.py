@@ -12,7 +12,7 @@ from ._where import score_where
 
 N_DRAWS = 199
 MAX_CELLS = 3000
-_RARE = 0.02
+_RARE = 0.005
 _SAME = 0.8  # adjusted Rand index from which random labels are the given ones, drawn again
 
 
@@ -25,10 +25,10 @@ class SmoothNull:
     null: np.ndarray
     """The same of every draw."""
     limit: float
-    """Excess F1 that one in fifty features has with random labels."""
+    """Excess F1 that one in two hundred features has with random labels."""
     agreement: float
     """Share of neighbors with one label."""
-    steps: int
+    steps: float
     n_same: int
     """Draws that were dropped because they are nearly the given labels."""
 

@@ -20,7 +20,7 @@ from sparsesc.stats.core._holdout import stratified_holdout
 from sparsesc.stats.core._multiple import benjamini_hochberg
 from sparsesc.stats.features._on import on_cells
 
-from ._evidence import column_evidence, confidence_of, label_rows, mixed_table, refuted_by_samples
+from ._evidence import SMOOTH_ALPHA, column_evidence, confidence_of, label_rows, mixed_table, refuted_by_samples
 from ._names import UNKNOWN, clear_genes, gene_evidence, make_names, term_evidence
 
 if TYPE_CHECKING:
@@ -171,11 +171,12 @@ def annotate_features(
     none         unknown
     ============ =====================================================================================================
 
-    Cells are not independent: neighbors share labels. So each column is compared with 199 random columns of equal sizes
-    that are as smooth over the graph of nearest neighbors (normal noise, averaged along the graph until neighbors agree
-    as often; at most 3,000 cells). The statistic is the mean excess of the labels of all features, and `smooth_pval`
-    the share of random columns that reach it. In a column above `alpha`, only labels with an excess that one in fifty
-    features has with random columns are more than ``"low"``. It asks whether the labels go with the code more than
+    Cells are not independent: neighbors share labels. So each column is compared with 199 random columns of similar
+    sizes that are as smooth over the graph of nearest neighbors (normal noise, averaged along the graph until neighbors
+    agree as often, and cut where the fewest neighbors are parted; at most 3,000 cells). The statistic is the mean
+    excess of the labels of all features, and `smooth_pval` the share of random columns that reach it. In a column that
+    is not below .02, only labels with an excess that one in two hundred features has with random columns are more than
+    ``"low"``. It asks whether the labels go with the code more than
     regions of cells that were drawn at random do, not whether one feature does: a region drawn at random often is a
     cluster, which a feature may well stand for. Random columns that are nearly the given one (adjusted Rand index of
     .8) are dropped; with a few clusters of cells that are far apart most may be, and then `smooth_pval` is missing and
@@ -274,7 +275,7 @@ def annotate_features(
     tables = {_keys.FEATURES: table, _keys.ANNOTATION: names.evidence}
     out = record(adata, key, "annotate_features", tables, options, copy=copy)
     _report(table, key)
-    _report_labels(columns, smooth_pval, min_cells=min_cells, alpha=alpha)
+    _report_labels(columns, smooth_pval, min_cells=min_cells)
     return out
 
 
@@ -374,7 +375,7 @@ def _report(table: pd.DataFrame, key: str) -> None:
     )
 
 
-def _report_labels(columns: list[Labels], smooth_pval: np.ndarray, *, min_cells: int, alpha: float) -> None:
+def _report_labels(columns: list[Labels], smooth_pval: np.ndarray, *, min_cells: int) -> None:
     """Say which labels can name nothing, and which columns tell no more than random ones."""
     for column, p in zip(columns, smooth_pval, strict=True):
         few = [f"{c} (n={n})" for c, n in zip(column.categories, column.sizes, strict=True) if n < min_cells]
@@ -382,7 +383,7 @@ def _report_labels(columns: list[Labels], smooth_pval: np.ndarray, *, min_cells:
             _logging.warning(
                 f"Labels of {column.name!r} with fewer than {min_cells} cells name no feature: {listing(few)}."
             )
-        if p > alpha:
+        if p >= SMOOTH_ALPHA:
             _logging.warning(
                 f"The labels of {column.name!r} tell no more of the features than random labels do that are as smooth "
                 f"over the cells (p = {p:.2g}): names after them have a low confidence."

@@ -22,6 +22,7 @@ HIGH = (0.5, 0.7)
 MEDIUM = (0.2, 0.5)
 PRECISE = 0.8  # precision that makes up for a low F1: a feature of a part of a cell type
 LEAST_LIFT = 1 / 3  # precision in excess of the share of the label among all cells
+SMOOTH_ALPHA = 0.02  # of a whole column of labels: where it is wrong, all names are
 LOST = 0.5  # support below which a name never has a high confidence
 _FEW = 20  # cells of a label that are told in a name
 
@@ -72,11 +73,11 @@ def label_rows(
 
     `refuted` marks, for columns that were compared between samples, features that do not differ.
     """
-    titles = _titles([c.labels for c in columns])
+    title = _Titles([c.labels for c in columns])
     parts = []
     for column in columns:
         where, name = column.where, column.labels.name
-        texts = [[titles[name][g] for g in row if g >= 0] for row in where.groups]
+        texts = [[column.labels.categories[g] for g in row if g >= 0] for row in where.groups]
         notes = [f" (n={n})" if n < _FEW else "" for n in where.n_members]
         found = where.groups[:, 0] >= 0
         above = where.excess > column.null.limit
@@ -92,13 +93,13 @@ def label_rows(
                     "null": where.f1_null,
                     "pval": np.exp(where.log_p),
                     "held_out": True,
-                    "text": [", ".join(text) + note for text, note in zip(texts, notes, strict=True)],
+                    "text": [title(name, text) + note for text, note in zip(texts, notes, strict=True)],
                     "n": where.n_members,
                     "chosen_by": np.where(found, where.chosen_by, -np.inf),
                     "precision": where.precision,
                     "recall": where.recall,
                     "excess": where.excess,
-                    "smooth": (not smooth_p > alpha) | above,
+                    "smooth": (not smooth_p >= SMOOTH_ALPHA) | above,
                     "fits": found
                     & ~where.broad
                     & (np.minimum(where.precision, where.precision_all) >= min_precision)
@@ -155,21 +156,20 @@ def refuted_by_samples(
     return {name: ~features.isin(list(differ))} if name in {c.name for c in columns} else {}
 
 
-def _titles(columns: list[Labels]) -> dict[str, list[str]]:
-    """Texts of the categories of each column: with the name of the column where a category alone says too little."""
-    seen = pd.Series([c for column in columns for c in column.categories]).value_counts()
+class _Titles:
+    """Categories as names tell them: with their column in front where they say too little alone."""
 
-    def title(column: str, category: str) -> str:
-        plain = seen[category] == 1 and not _says_little(category)
-        return category if plain else f"{column}: {category}"
+    def __init__(self, columns: list[Labels]) -> None:
+        self._seen = pd.Series([c for column in columns for c in column.categories]).value_counts()
+        self._letters = {c.name for c in columns if all(len(category) < 2 for category in c.categories)}
 
-    return {column.name: [title(column.name, c) for c in column.categories] for column in columns}
+    def __call__(self, column: str, categories: list[str]) -> str:
+        vague = column in self._letters or any(self._seen[c] > 1 or _says_little(c) for c in categories)
+        return f"{column}: {', '.join(categories)}" if vague and categories else ", ".join(categories)
 
 
 def _says_little(category: str) -> bool:
-    return (
-        len(category) < 2 or category.lower() in ("true", "false", "yes", "no") or category.replace(".", "").isdigit()
-    )
+    return category.lower() in ("", "true", "false", "yes", "no") or category.replace(".", "").isdigit()
 
 
 def _no_rows() -> pd.DataFrame:

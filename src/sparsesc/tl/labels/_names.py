@@ -102,8 +102,7 @@ def make_names(
     """
     held = labels[labels["holds"].astype(bool)].set_index("feature")
     where, text, excess = (held[name].to_dict() for name in ("evidence", "text", "excess"))
-    evidence = pd.concat([labels.assign(in_name=labels["holds"]), *(o.assign(in_name=False) for o in others)])
-    evidence = evidence.reset_index(drop=True)
+    evidence = pd.concat([labels, *others]).reset_index(drop=True)
     lists = {
         source: part.groupby("feature", sort=False)["evidence"].agg(list).to_dict()
         for source, part in evidence.groupby("source")
@@ -122,6 +121,8 @@ def make_names(
         name, chosen = parts.name(taken)
         taken[name] = feature
         used |= {(feature, "gene", gene) for gene in chosen} | {(feature, "term", t) for t in term}
+        if label:
+            used.add((feature, "label", where[feature]))
         kinds = ["label"] * bool(label) + ["term"] * len(term) + ["gene"] * bool(chosen)
         rows.append(
             {
@@ -137,7 +138,9 @@ def make_names(
     table["confidence"] = pd.Categorical(table["confidence"], categories=list(CONFIDENCE), ordered=True)
     table = table.astype({name: str for name in table if name != "confidence"})
     found = zip(evidence["feature"], evidence["source"], evidence["evidence"], strict=True)
-    evidence["in_name"] = evidence["in_name"].to_numpy(bool) | np.array([row in used for row in found], dtype=bool)
+    in_name = np.array([row in used for row in found], dtype=bool)
+    # of labels, the row that holds: another column may have one of the same text
+    evidence["in_name"] = in_name & (evidence["holds"].isin([True]) | (evidence["source"] != "label"))
     return Names(table, _in_order(evidence, features))
 
 
