@@ -175,11 +175,14 @@ Without anything to detect:
 - gene sets that vary together: gene scores of shuffled cells, against 12 sets of markers of cell types and k-means
   clusters of genes that vary together. There is nothing to detect, but by chance all genes of a set score alike.
 - GO sets: the same with 2,700 blood cells, 2,000 genes and the biological processes of GO.
-- samples that differ, 3 against 3 samples, three conditions: {CELLS:,} simulated cells of 12 (or 6) samples, which
-  differ in how often each feature is active (or genes are expressed), but not by condition. For drift, one condition is
-  the query. Both conditions in each sample: samples also differ in their response. Samples of different ages: age
-  affects all features, and the samples of one condition are older. Samples with two cell types: the types are tested
-  separately.
+- types shuffled within donors, labels whose shares differ by donor: {CELLS:,} simulated cells of eight donors of
+  unlike size, composition and depth. Features follow donor, type and depth of a cell, and nothing else; labels are the
+  types, shuffled within donors, or drawn by lot with other shares in each donor.
+- samples that differ, 2 or 3 against as many samples, three conditions: {CELLS:,} simulated cells of 12 (4, 6) samples,
+  which differ in how often each feature is active (or genes are expressed), but not by condition. For drift, one
+  condition is the query. Both conditions in each sample: samples also differ in their response. Samples of different
+  ages: age affects all features, and the samples of one condition are older. Samples with two cell types: the types are
+  tested separately; with other shares of types, one type is more frequent in a condition.
 - batches: features that follow the label, and batches with different shares of the labels. P-values are for one
   feature, adjusted ones for the whole family; the package does not adjust those of held-out cells.
 - loadings: {FEATURES} principal components with random loadings of {GENES} genes, 60 random gene sets. Loadings of
