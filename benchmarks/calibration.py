@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scanpy as sc
 
 from benchmarks._calibrated import FAMILIES, TESTS
 from benchmarks._keep import Kept
@@ -261,6 +262,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="file of results, one a line; what is in it is not run again")
     parser.add_argument("--quick", "--smoke", action="store_true", help="one data set a test, nothing written")
     options = parser.parse_args()
+    sc.settings.verbosity = 0
     kept = Kept(None if options.quick else options.keep)
     rows = []
     for name, test in TESTS.items():
