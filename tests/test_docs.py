@@ -47,14 +47,14 @@ def test_readme_has_the_two_commands():
 @pytest.mark.parametrize("path", ["README.md", "docs/index.md"])
 def test_example_runs(path, monkeypatch):
     code = re.search(r"```python\n(.*?)```", (ROOT / path).read_text(), re.DOTALL).group(1)
-    assert len(re.findall(r"^ssc\.", code, re.MULTILINE)) == 5
+    assert len(re.findall(r"^ssc\.", code, re.MULTILINE)) == 6
     # the calls as they stand there, with less training
     fit = sparsesc.tl.fit_sae
     monkeypatch.setattr(sparsesc.tl, "fit_sae", lambda adata, **options: fit(adata, max_steps=200, **options))
     namespace: dict = {}
     exec(compile(code, path, "exec"), namespace)
     adata = namespace["adata"]
-    assert {"association", "genes", "enrichment"} <= set(adata.uns["sae"])
+    assert {"association", "genes", "enrichment", "annotation"} <= set(adata.uns["sae"])
     assert plt.get_fignums()
     plt.close("all")
 

@@ -50,16 +50,23 @@ def find_genes(adata: AnnData, rng: int) -> None:
     tl.feature_genes(adata, rng=rng, progress_bar=False)
 
 
-def find_terms(adata: AnnData) -> None:
-    """Features against the immune markers that come with the package."""
+def find_terms(adata: AnnData) -> int:
+    """Features against the immune markers that come with the package; returns how many sets were tested."""
     tl.feature_enrichment(adata, datasets.gene_sets("immune_markers"), progress_bar=False)
+    return get.enrichment(adata)["term"].nunique()
+
+
+def name(adata: AnnData, rng: int) -> pd.Series:
+    """One name for each feature; returns how many have each level of confidence, the highest first."""
+    tl.annotate_features(adata, rng=rng)
+    levels = get_feature_table(adata, DEFAULT_KEY)["confidence"].value_counts()
+    return levels.sort_index(ascending=False)
 
 
 def clearest(adata: AnnData) -> pd.DataFrame:
-    """The features that stand out most for their label on held-out cells, with their genes and gene set."""
+    """The features with the best evidence for their name: by confidence, then by F1 on held-out cells."""
     table = get_feature_table(adata, DEFAULT_KEY)
-    named = table[table["label"] != ""]
-    best = named.sort_values(["label_auroc_heldout", "label_r_heldout"], ascending=False, kind="stable")
+    best = table.sort_values(["confidence", "where_f1"], ascending=False, kind="stable")
     return best.head(N_CLEAREST)
 
 
@@ -91,6 +98,7 @@ def tables(adata: AnnData) -> dict[str, pd.DataFrame]:
         "association": get.association(adata),
         "genes": get.genes(adata),
         "enrichment": get.enrichment(adata),
+        "annotation": get.annotation(adata),
     }
 
 

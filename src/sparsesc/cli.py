@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _FAILED = 2
 _INTERRUPTED = 130
-_N_STEPS = 6
+_N_STEPS = 7
 _CLEAR = 0.9
 
 
@@ -83,10 +83,13 @@ def _demo(out: Path, rng: int) -> None:
     step.done(f"{metrics['n_features'] * adata.raw.n_vars:,.0f} tests")
 
     step("Gene sets", "immune markers that come with sparsesc")
-    _demo.find_terms(adata)
-    tables = _demo.tables(adata) | {"labels": labels}
-    n_terms = tables["enrichment"]["term"].nunique()
+    n_terms = _demo.find_terms(adata)
     step.done(f"{n_terms} sets of which enough genes were measured")
+
+    step("Name", "where every feature is on, and what is expressed there")
+    levels = _demo.name(adata, rng)
+    tables = _demo.tables(adata) | {"labels": labels}
+    step.done("confidence " + ", ".join(f"{level} {n}" for level, n in levels.items()))
 
     step("Write", f"tables, figures and cells to {out}")
     clearest = _demo.clearest(adata)
@@ -134,11 +137,11 @@ def _report(metrics: dict[str, float], clearest: pd.DataFrame, labels: pd.DataFr
     ]:
         print(f"  {name:<26}{value}")
 
-    print(f"\nTHE {len(clearest)} CLEAREST FEATURES, by held-out AUROC (1 is perfect, 0.5 is chance)")
+    print(f"\nTHE {len(clearest)} FEATURES WITH THE BEST EVIDENCE FOR THEIR NAME, by F1 of its label on held-out cells")
     rows = clearest.rename_axis("feature").reset_index()
-    rows = rows.assign(top_genes=rows["top_genes"].str.replace(",", ", "), term=rows["term"].replace("", "-"))
-    columns = ["feature", "label", "label_auroc_heldout", "top_genes", "term"]
-    _table(rows[columns].set_axis(["feature", "label", "AUROC", "top genes", "gene set"], axis=1))
+    columns = ["feature", "name", "confidence", "n_on", "where_f1", "where_f1_null", "marker_genes"]
+    names = ["feature", "name", "confidence", "cells", "F1", "by chance", "marker genes"]
+    _table(rows[columns].set_axis(names, axis=1))
 
     print(f"\nTHE BEST FEATURE OF EVERY LABEL with {FEWEST_CELLS} cells or more, and the best single input dimension")
     columns = ["category", "n_cells", "n_heldout", "feature", "auroc_heldout", "f1_heldout", "auroc_heldout_dimension"]
@@ -154,7 +157,8 @@ READ WITH CARE
   - A name is chosen on one half of the cells and scored on the other: every AUROC and F1 above is of held-out cells,
     {n_held_out} in all, but only {smallest["n_heldout"]} of {smallest["category"]}: scores of small labels are rough.
   - The fit saw no label, but it saw the embedding of all cells except for the {n_validation} above.
-  - The ten clearest are the best of {metrics["n_features"]:.0f}: some of that is luck.
+  - The first table has the best ten of {metrics["n_features"]:.0f}: some of that is luck. A name says where a feature
+    is on and what is expressed there, not that training was needed to find it: compare with an untrained code.
   - Tests take cells as independent. These come from one donor: a small p-value says that a feature separates these
     cells, not that it would in another donor.
   - {LABEL_KEY} were assigned by similarity to bulk profiles, and are least sure among T cells.""")

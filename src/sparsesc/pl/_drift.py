@@ -99,7 +99,7 @@ def drift(
             raise ValueError(msg)
         table = table if features is not None else table.head(n_shown)
         titles = _style.feature_titles(check.get_feature_table(adata, key), list(table["feature"].astype(str)))
-        labels = [_style.wrap(title, 36, 1) for title in titles.values()]
+        labels = [_style.wrap(title, 40, 2) for title in titles.values()]
         size = (3.4 + 0.06 * max(map(len, labels)), 1.1 + 0.24 * len(labels))
         fig, panel = _utils.one_axes(ax, *_utils.figure_size(figsize, *size))
         _features(panel, table, labels, alpha)

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.lines import Line2D
 
+from sparsesc._titles import term_title
 from sparsesc._values import check_positive_int
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
@@ -104,8 +105,8 @@ def enrichment(
     terms, names = _diagonal(table, names, n_terms, alpha)
     shown = table[table["feature"].isin(names) & table["term"].isin(terms)]
 
-    rows = [_style.wrap(t, 42, 3) for t in terms]
-    columns = [_style.wrap(titles[f], 40, 1) for f in names]
+    rows = [_style.wrap(term_title(t), 42, 3) for t in terms]
+    columns = [_style.wrap(titles[f], 64, 1) for f in names]
     heights = np.array([0.12 + 0.14 * (1 + r.count("\n")) for r in rows])
     width = 2.2 + 0.34 * len(names) + 0.08 * max(len(line) for r in rows for line in r.split("\n"))
     height = max(2.8, 0.6 + heights.sum()) + 0.06 * max(map(len, columns))

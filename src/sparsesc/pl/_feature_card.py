@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.ticker import PercentFormatter
 
 from sparsesc import _logging
+from sparsesc._titles import term_title
 from sparsesc._values import check_positive_int
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
@@ -44,19 +45,20 @@ def feature_card(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """One feature at a glance: where it is active, in which labels, its top genes and its top gene sets.
+    """One feature at a glance: where it is on, in which labels, its top genes and its top gene sets.
 
     Parameters
     ----------
     feature
         Name (or position) of the feature.
     groupby
-        Column of ``obs`` whose categories are compared. ``None``: the one with the category that the feature is named
-        after or matches best, by :func:`sparsesc.tl.feature_association`, if that was computed.
+        Column of ``obs`` whose categories are compared. ``None``: the one that the feature is named after by
+        :func:`sparsesc.tl.annotate_features`, else the one with the category that it matches best by
+        :func:`sparsesc.tl.feature_association`, if these were computed.
     basis
         Entry of ``obsm`` to draw on; ``None`` leaves the map out.
     n_groups
-        Categories to show: those with the largest share of active cells.
+        Categories to show: those with the largest share of cells in which the feature is on.
     n_genes
         Genes to show.
     n_terms
@@ -86,8 +88,10 @@ def feature_card(
 
     Notes
     -----
-    Panels whose table was not computed are left out; a hint in the log names the function. Boxes are the quartiles of
-    the active cells only, whiskers their 5th and 95th percentiles.
+    Panels whose table was not computed are left out; a hint in the log names the function. A feature is on in the cells
+    whose activation is above ``uns[key]["features"]["on_threshold"]``: the dashed line, and the bars in full color (all
+    active cells: in pale color). Boxes are the quartiles of the active cells only, whiskers their 5th and 95th
+    percentiles. Mixed features, whose strong and weak activations are different cells, say so below their name.
 
     Examples
     --------
@@ -106,7 +110,9 @@ def feature_card(
     n_terms = check_positive_int(n_terms, name="n_terms")
     table = check.get_feature_table(adata, key)
     table.index = table.index.astype(str)
-    values = check.get_codes(adata, key)[:, [table.index.get_loc(name)]].toarray().ravel()
+    position = table.index.get_loc(name)
+    values = check.get_codes(adata, key)[:, [position]].toarray().ravel()
+    threshold = float(check.get_on_thresholds(adata, key)[position])
     match = _best_match(adata, key, name, table.loc[name], groupby)
     if groupby is None and match is not None:
         groupby = match[0]
@@ -136,12 +142,13 @@ def feature_card(
         panel = axes["embedding"] = fig.add_subplot(specs["embedding"])
         draw_activation(panel, place[0], values)
         panel.set(xlabel=place[1][0], ylabel=place[1][1])
-        panel.set_title(f"active in {np.count_nonzero(values) / len(values):.2%} of cells", size="medium")
+        on, active = (values > threshold).mean(), (values > 0).mean()
+        panel.set_title(f"on in {on:.2%} of cells (active in {active:.2%})", size="medium")
     if groups is not None:
         row, start, _ = places["groups"]
         pair = fig.add_subplot(grid[row, start]), fig.add_subplot(grid[row, start + 1])
         axes |= {"share": pair[0], "activation": pair[1]}
-        _draw_groups(*pair, adata, groups, values, n_groups, match)
+        _draw_groups(*pair, adata, groups, values, threshold, n_groups, match)
     if gene_rows is not None:
         panel = axes["genes"] = fig.add_subplot(specs["genes"])
         draw_genes(panel, gene_rows.head(n_genes), alpha=alpha, n_rows=n_genes)
@@ -150,7 +157,7 @@ def feature_card(
     if term_rows is not None:
         panel = axes["enrichment"] = fig.add_subplot(specs["enrichment"])
         _draw_terms(panel, term_rows, n_terms, alpha)
-    text = _style.wrap(_style.feature_titles(table, [name])[name], 80 if ax is None else 40, 2)
+    text = _title(table, name, 80 if ax is None else 40)
     if ax is None:
         fig.suptitle(text, x=0.01, ha="left", weight="bold")
     else:  # the title of the figure belongs to the user
@@ -159,6 +166,13 @@ def feature_card(
         first.set_title("")
         first.set_title(f"{text}\n{below}", loc="left")
     return _utils.finish(fig, axes, name="feature_card", ax=ax, show=show, save=save, return_fig=return_fig)
+
+
+def _title(table: pd.DataFrame, name: str, width: int) -> str:
+    """The name in full, and which groups a mixed feature has."""
+    text = _style.wrap(_style.feature_titles(table, [name])[name], width, 4)
+    groups = table.loc[name].get("mixed_groups")
+    return text if _style.is_blank(groups) else f"{text}\n{_style.wrap(f'mixed: {groups}', width, 3)}"
 
 
 def _layout(cells: list[str]) -> tuple[dict[str, tuple[int, int, int]], list[float]]:
@@ -192,8 +206,14 @@ def _best_match(
 ) -> tuple[str, str] | None:
     """The column that tells most about the feature, or `groupby`, and what to say about the best category in it.
 
-    That is the category the feature is named after, with its score on held-out cells; else the largest AUROC.
+    That is where the feature is on by its name, or the label it was given, with the score on held-out cells; else the
+    category of the largest AUROC.
     """
+    where, column = about.get("where"), about.get("where_key")
+    if not _style.is_blank(where) and column in adata.obs and groupby in (None, column):
+        return str(
+            column
+        ), f"{where} (held out: precision {about['where_precision']:.2f}, recall {about['where_recall']:.2f})"
     rows = _rows(adata, key, _keys.ASSOCIATION, feature)
     if rows is None:
         return None
@@ -216,25 +236,33 @@ def _draw_groups(
     adata: AnnData | MuData,
     groups: pd.Series,
     values: np.ndarray,
+    threshold: float,
     n_groups: int,
     match: tuple[str, str] | None,
 ) -> None:
-    """Share of active cells, and how active they are, by category."""
+    """Share of cells in which the feature is on, and how active it is, by category."""
     groupby = str(groups.name)
     labels = pd.Categorical(groups)
     names = labels.categories.astype(str)
-    n_cells = np.bincount(labels.codes[labels.codes >= 0], minlength=len(names))
-    n_active = np.bincount(labels.codes[(labels.codes >= 0) & (values > 0)], minlength=len(names))
-    share = n_active / np.maximum(n_cells, 1)
-    shown = np.argsort(-share, kind="stable")[:n_groups]
+    known = labels.codes >= 0
+
+    def count(cells: np.ndarray) -> np.ndarray:
+        return np.bincount(labels.codes[known & cells], minlength=len(names))
+
+    n_cells = count(np.ones(len(values), bool))
+    share = count(values > threshold) / np.maximum(n_cells, 1)
+    active_share = count(values > 0) / np.maximum(n_cells, 1)
+    shown = np.lexsort((-active_share, -share))[:n_groups]
     stored = _style.category_colors(adata, groupby, list(names))
     colors = [_style.BLUE if stored is None else stored[names[i]] for i in shown]
     y = np.arange(len(shown))
 
     right.sharey(left)
     left.barh(y, share[shown], color=colors, height=0.7)
-    left.set_xlabel("share active", size="small")
-    _style.list_rows(left, [_style.wrap(names[i], 26, 2) for i in shown], labelsize="small")
+    left.barh(y, active_share[shown], color=colors, height=0.7, alpha=0.3, zorder=0)
+    left.set_xlabel("share on (pale: active)", size="small")
+    titles = [f"{_style.wrap(names[i], 26, 2)} (n={n_cells[i]:,})" for i in shown]
+    _style.list_rows(left, titles, labelsize="small")
     left.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     left.locator_params(axis="x", nbins=2)
     active = [values[(labels.codes == i) & (values > 0)] for i in shown]
@@ -253,18 +281,19 @@ def _draw_groups(
         )
         for box, i in zip(boxes["boxes"], kept, strict=True):
             box.set(facecolor=colors[i], linewidth=0.8)
+        right.axvline(threshold, color=_style.MUTED, lw=0.8, ls="--", zorder=0)
     right.set_xlabel("activation where active", size="small")
     right.set_xlim(left=0)
     right.tick_params(axis="y", left=False, labelleft=False)
     right.grid(visible=False, axis="y")
     _style.tidy(right)
     title = groupby if match is None else f"{groupby}: {match[1]}"
-    left.set_title(_style.wrap(title, 60, 2), size="medium", loc="left")
+    left.set_title(_style.wrap(title, 60, 3), size="medium", loc="left")
 
 
 def _draw_terms(ax: Axes, rows: pd.DataFrame, n_terms: int, alpha: float) -> None:
     rows = top_terms(best_first(rows), n_terms)
-    labels = [_style.wrap(str(t), 34, 2) for t in rows["term"]]
+    labels = [_style.wrap(term_title(str(t)), 34, 2) for t in rows["term"]]
     draw_ranked(ax, labels, rows["score"].to_numpy(float), rows["padj"].to_numpy(float), alpha, n_terms)
     ax.tick_params(axis="y", labelsize="small")
     ax.set_xlabel("score")

@@ -69,7 +69,7 @@ def feature_umap(
     silent_color
         Color of the cells where a feature is not active.
     title
-        Titles of the panels. ``None``: the feature, with its label where ``uns[key]["features"]["label"]`` has one.
+        Titles of the panels. ``None``: the feature, with its name (or label) where ``uns[key]["features"]`` has one.
     frameon
         Draw a frame around the panels. ``None``: scanpy's setting.
 
@@ -127,7 +127,7 @@ def feature_umap(
     for i, (axis, text, bound) in enumerate(zip(axes, titles, bounds, strict=True)):
         values = columns[:, [i]].toarray().ravel()
         draw_activation(axis, coords, values, size=size, cmap=cmap, vmax=bound, silent_color=silent_color)
-        axis.set_title(_style.wrap(text, 34, 2))
+        axis.set_title(_style.wrap(text, 34, 3))
         axis.set(xlabel=axis_names[0], ylabel=axis_names[1])
         if not frame:
             axis.set_axis_off()

@@ -99,7 +99,7 @@ def genes(
     fig, axes = _utils.panels(len(names), ncols, size, ax)
     for axis, name in zip(axes, names, strict=True):
         draw_genes(axis, table[table["feature"] == name].head(n_genes), value=value, alpha=alpha, n_rows=n_genes)
-        axis.set_title(_style.wrap(titles[name], 28, 3))
+        axis.set_title(_style.wrap(titles[name], 28, 4))
         axis.set_xlabel(_VALUES[value])
     if sharex:
         ends = np.array([axis.get_xlim() for axis in axes])

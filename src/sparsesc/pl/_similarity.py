@@ -102,7 +102,7 @@ def similarity(
     order = _side_by_side(values, groups)
     values, groups, names = values[np.ix_(order, order)], groups[order], [names[i] for i in order]
     titles = _style.feature_titles(table, names)
-    texts = [_style.wrap(titles[f], 40, 1) for f in names]
+    texts = [_style.wrap(titles[f], 64, 1) for f in names]
 
     n = len(names)
     side = 1.0 + 0.19 * n + 0.075 * max(map(len, texts))

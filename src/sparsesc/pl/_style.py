@@ -41,11 +41,12 @@ def get_cmap(cmap: str | colors.Colormap | None, default: str | colors.Colormap)
 
 
 def feature_titles(table: pd.DataFrame, features: list[str]) -> dict[str, str]:
-    """Title of each feature: its name, and its label where it has one."""
-    if "label" not in table:
+    """Title of each feature: its number, and its name or, where none was given, its label."""
+    known = next((column for column in ("name", "label") if column in table), None)
+    if known is None:
         return {f: f for f in features}
-    labels = dict(zip(table.index.astype(str), table["label"], strict=True))
-    return {f: f if is_blank(labels[f]) else f"{f} · {labels[f]}" for f in features}
+    names = dict(zip(table.index.astype(str), table[known], strict=True))
+    return {f: f if is_blank(names[f]) else f"{f} · {names[f].removesuffix(f' ({f})')}" for f in features}
 
 
 def is_blank(label: object) -> bool:

@@ -64,9 +64,9 @@ def test_genes_that_do_not_vary_together_are_listed_and_name_nothing():
 def test_two_features_of_one_label_are_told_apart_by_more_genes_then_by_their_number():
     found = names(
         [(f, "NK", 0.9) for f in FEATURES],
-        [genes({"sae_0": ["GNLY"], "sae_1": ["GNLY", "NKG7"], "sae_2": ["NKG7"], "sae_3": ["GNLY"]})],
+        [genes({"sae_0": ["GNLY"], "sae_1": ["GNLY", "NKG7"], "sae_2": ["NKG7"], "sae_3": ["NKG7"]})],
     )
-    assert found["name"].tolist() == ["NK | GNLY", "NK | GNLY, NKG7", "NK | NKG7", "NK | GNLY (sae_3)"]
+    assert found["name"].tolist() == ["NK | GNLY", "NK | GNLY, NKG7", "NK | NKG7", "NK | NKG7 (sae_3)"]
     assert found["name"].is_unique
 
 
@@ -75,6 +75,17 @@ def test_a_gene_set_stands_for_labels_that_are_too_long():
     found = names([("sae_0", long, 0.9)], [terms({"sae_0": "HALLMARK_HYPOXIA"}), genes({"sae_0": ["CA9"]})])
     assert found["name"].iloc[0] == "Hypoxia | CA9"
     assert found["where"].iloc[0] == long
+
+
+def test_a_gene_set_that_says_what_the_label_says_is_left_out():
+    found = names(
+        [("sae_0", "CD14+ Monocyte", 0.3), ("sae_1", "CD19+ B", 0.3)],
+        [
+            terms({"sae_0": "Classical monocyte", "sae_1": "Plasma cell"}),
+            genes({"sae_0": ["LYZ"], "sae_1": ["JCHAIN"]}),
+        ],
+    )
+    assert found["name"].tolist()[:2] == ["CD14+ Monocyte | LYZ", "Plasma cell: CD19+ B | JCHAIN"]
 
 
 def test_names_do_not_depend_on_other_features_that_are_unknown():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ _POOL = 10  # best genes of a feature, among which its name takes one that few o
 _CLEAR_IN_TERM = 2  # genes of a set that must be clear by themselves
 _ALONE = 2  # genes in a name of genes only
 _TELLING = 0.5  # excess F1 from which a label needs no gene set beside it
+_WORD = 4  # letters from which a word says the same in a label and in a gene set
 _LONG = 48  # letters of labels, above which a gene set stands in the name instead
 
 
@@ -115,6 +117,7 @@ def make_names(
         genes = markers if is_coherent else []
         term = terms[:1] if excess.get(feature, 0.0) < _TELLING else []
         label = text.get(feature, "")
+        term = [] if term and _repeats(label, term[0]) else term
         if len(label) > _LONG and terms:
             label, term = "", terms[:1]
         parts = _Parts(label, term, genes, feature)
@@ -142,6 +145,12 @@ def make_names(
     # of labels, the row that holds: another column may have one of the same text
     evidence["in_name"] = in_name & (evidence["holds"].isin([True]) | (evidence["source"] != "label"))
     return Names(table, _in_order(evidence, features))
+
+
+def _repeats(label: str, term: str) -> bool:
+    """Whether a gene set is named like the label that it would stand beside: "Classical monocyte: CD14+ Monocyte"."""
+    words = {word for word in re.findall(r"[a-z]+", label.lower()) if len(word) >= _WORD}
+    return any(word in term.lower() for word in words)
 
 
 @dataclass(frozen=True)
