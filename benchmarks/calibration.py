@@ -115,7 +115,9 @@ def broken(row: dict) -> list[str]:
 
 # Every column of p-values that the package writes, and the tests here that start with these words.
 WRITTEN = {
-    '`uns[key]["association"]`: `pval`, `pval_asymptotic`': "association: Mann-Whitney",
+    '`uns[key]["association"]`: `pval`, `pval_asymptotic`': (
+        "association: Mann-Whitney; with `strata`: within donors; with `sample_key`: donors as replicates"
+    ),
     '`uns[key]["association_numeric"]`: `pval` and `pval_pearson`, each also `_asymptotic`': (
         "association: Spearman, association: Pearson"
     ),

@@ -100,7 +100,7 @@ def differential(
     >>> ssc.tl.differential_features(adata, "treated", sample_key="donor")
     >>> ax = ssc.pl.differential(adata, show=False)
     >>> ax.get_title()
-    'yes vs no\\n(n=3 vs 3 samples)'
+    'yes vs no\n(n=3 vs 3 samples)'
     >>> axes = ssc.pl.differential(adata, ["sae_0", "sae_1"], show=False)
     >>> len(axes)
     2
