@@ -33,11 +33,14 @@ from benchmarks._known_truth import (
 )
 from benchmarks._labels_of_donors import labels_of_donors
 from benchmarks._real_cells import (
+    cells_alike,
     coherent_sets,
     five_samples,
     go_sets,
+    highly_expressed_sets,
     meaningless_labels,
     meaningless_numbers,
+    permuted_genes,
     random_sets,
     shuffled_cells,
 )
@@ -72,6 +75,13 @@ def _donors(shuffled: bool) -> Family:
     )
 
 
+def _programs(rng: np.random.Generator) -> Draw:
+    """Ten of the features raise 20 genes each: these are to be found as features whose genes vary together."""
+    draw = simulated(rng, genes=10)
+    draw.truth = {feature for feature, _ in draw.truth}
+    return draw
+
+
 FAMILIES: dict[str, Family] = {
     "labels": Family(shuffled_cells, 50, lambda rng: simulated(rng, labels=10)),
     "labels, best of many": Family(shuffled_cells, 320, lambda rng: simulated(rng, labels=10)),
@@ -87,6 +97,12 @@ FAMILIES: dict[str, Family] = {
     "gene sets that vary together": Family(
         coherent_sets, 40, lambda rng: simulated(rng, genes=20, sets=True, modules=10), 60
     ),
+    "sets of highly expressed genes": Family(
+        highly_expressed_sets, 40, lambda rng: simulated(rng, genes=20, sets=True)
+    ),
+    "permuted genes": Family(permuted_genes, 20, _programs),
+    "cells alike, real depths": Family(lambda rng: cells_alike(rng, depth="real"), 10, needs_data=True),
+    "cells alike, depths of sd 1": Family(lambda rng: cells_alike(rng, depth="wide"), 10),
     "GO sets": Family(go_sets, 3, needs_data=True),
     "samples that differ": _samples("groups", 250),
     "2 against 2 samples": _samples("two", 250),
@@ -162,6 +178,13 @@ def genes(draw: Draw, *, key: str = "sae", **options: object) -> pd.DataFrame:
     keep = {"n_top": None, "direction": "both", "store": False, "progress_bar": False}  # all tests, not the best
     ssc.tl.feature_genes(draw.adata, key=key, **(keep | options))
     return draw.adata.uns[key]["genes"].rename(columns={"gene": "target"})
+
+
+def coherence(draw: Draw) -> pd.DataFrame:
+    """Whether the best genes of a feature vary together."""
+    ssc.tl.feature_genes(draw.adata, progress_bar=False)
+    table = draw.adata.uns["sae"]["features"].rename(columns={"genes_coherence_pval": "pval"})
+    return table.dropna(subset="pval").rename_axis("feature").reset_index().assign(target="coherence")
 
 
 def terms(draw: Draw, method: str = "ulm", **options: object) -> pd.DataFrame:
@@ -300,7 +323,7 @@ def count_families(draw: Draw, against: str) -> pd.DataFrame:
 
 def half_of_two_sided(draw: Draw) -> pd.DataFrame:
     """Mann-Whitney of gene sets as scFeatureLens publishes it: half the two-sided p, and no correction over tests."""
-    table = terms(draw, "ranksum")
+    table = terms(draw, "ranksum", null="genes")
     return table.assign(pval=table["pval"] / 2, padj=table["pval"] / 2)
 
 
@@ -348,20 +371,40 @@ def _rows() -> dict[str, Test]:
         "genes: cells as replicates": Test("samples that differ, genes", lambda d: genes(d, quantile=0.0), False),
         "gene sets: steering, ulm": Test("effects of features", steered),
         "scFeatureLens' Mann-Whitney, as published": Test("random gene sets", half_of_two_sided, False),
-        "gene sets: ulm, t": Test("random gene sets", lambda d: terms(d, pvalues="parametric"), False),
+        "gene sets: ulm, t": Test("random gene sets", lambda d: terms(d, pvalues="parametric", null="genes"), False),
     }
-    # Random sets are what tests that shuffle genes are made for; sets of real genes vary together.
-    for method, share in {"ulm": 1.0, "ranksum": 1.0, "ora": 1.0, "gsea": 0.2}.items():
-        name = f"gene sets: {method}" + (", default" if method == "ulm" else "")
-        tests[name] = Test("random gene sets", lambda d, m=method: terms(d, m), share=share)
-        if method != "gsea":  # slow
-            tests[f"{name}, coherent sets"] = Test(together, lambda d, m=method: terms(d, m), False)
-    for method in ("ulm", "ranksum"):
-        cells = f"gene sets: {method}, null of cells"
-        tests[cells] = Test("random gene sets", lambda d, m=method: terms(d, m, null="cells"))
-        tests[f"{cells}, coherent sets"] = Test(together, lambda d, m=method: terms(d, m, null="cells"))
-    tests["gene sets: ulm, default, GO sets"] = Test("GO sets", terms, False)
-    tests["gene sets: ulm, null of cells, GO sets"] = Test("GO sets", lambda d: terms(d, null="cells"))
+    alike = {"cells alike, real depths": "real depths", "cells alike, depths of sd 1": "depths of sd 1"}
+    for family, short in alike.items():
+        tests[f"genes: split by counts, {short}"] = Test(family, lambda d: genes(d, split="counts"))
+        tests[f"genes: split by counts, correlation, {short}"] = Test(
+            family, lambda d: genes(d, split="counts", method="correlation")
+        )
+        tests[f"genes: split by counts, log-normalized, {short}"] = Test(
+            family, lambda d: genes(d, split="counts", layer="log_thin_test"), False
+        )
+        tests[f"genes: coherence, {short}"] = Test(family, coherence)
+    tests["genes: coherence, default"] = Test("permuted genes", coherence)
+    # Random sets are what tests that shuffle genes are made for; sets of real genes vary together, and highly expressed
+    # ones have scores of their own.
+    high = "sets of highly expressed genes"
+    for method in ("ulm", "ranksum", "ora"):
+        name = f"gene sets: {method}"
+        tests[f"{name}, default"] = Test("random gene sets", lambda d, m=method: terms(d, m))
+        tests[f"{name}, default, coherent sets"] = Test(together, lambda d, m=method: terms(d, m))
+        tests[f"{name}, default, highly expressed sets"] = Test(high, lambda d, m=method: terms(d, m))
+        tests[f"{name}, null of expression, coherent sets"] = Test(
+            together, lambda d, m=method: terms(d, m, null="expression"), False
+        )
+        tests[f"{name}, null of genes"] = Test("random gene sets", lambda d, m=method: terms(d, m, null="genes"))
+        tests[f"{name}, null of genes, coherent sets"] = Test(
+            together, lambda d, m=method: terms(d, m, null="genes"), False
+        )
+        tests[f"{name}, null of genes, highly expressed sets"] = Test(
+            high, lambda d, m=method: terms(d, m, null="genes"), False
+        )
+    tests["gene sets: gsea, default"] = Test("random gene sets", lambda d: terms(d, "gsea"), share=0.2)  # slow
+    tests["gene sets: ulm, default, GO sets"] = Test("GO sets", terms)
+    tests["gene sets: ulm, null of genes, GO sets"] = Test("GO sets", lambda d: terms(d, null="genes"), False)
     for labels in ("types shuffled within donors", "labels whose shares differ by donor"):
         tests[f"association: within donors, {labels}"] = Test(labels, lambda d: association(d, strata="sample"))
         tests[f"association: donors as replicates, {labels}"] = Test(

@@ -76,6 +76,53 @@ def random_sets(rng: np.random.Generator) -> Draw:
     return Draw(adata.copy(), sets_at_random(adata.raw.var_names.to_numpy(), 40, rng))
 
 
+def highly_expressed_sets(rng: np.random.Generator) -> Draw:
+    """Real gene scores of real codes; sets drawn at random from the upper tenth of genes by mean expression."""
+    adata = real_scores()
+    genes = adata.raw.var_names[np.argsort(-np.asarray(adata.raw.X.mean(0)).ravel())[: adata.raw.n_vars // 10]]
+    return Draw(adata.copy(), sets_at_random(genes.to_numpy(), 40, rng))
+
+
+def recoded(X: sparse.spmatrix, names: pd.Index, rng: np.random.Generator) -> Draw:
+    """An untrained code of the principal components of these values."""
+    adata = AnnData(sparse.csr_matrix(X), var=pd.DataFrame(index=names))
+    sc.pp.pca(adata, n_comps=50)
+    directions = random_directions(64, 50, rng)
+    return Draw(with_codes(adata, top_projections(adata.obsm["X_pca"], directions, 8), directions=directions))
+
+
+def permuted_genes(rng: np.random.Generator) -> Draw:
+    """Each gene of the real cells permuted over them on its own, before components and code."""
+    columns = real_cells().raw.X.tocsc()
+    n = columns.shape[0]
+    rows = np.concatenate([np.sort(rng.permutation(n)[:k]) for k in np.diff(columns.indptr)])
+    permuted = sparse.csc_matrix((columns.data, rows, columns.indptr), shape=columns.shape)
+    return recoded(permuted, real_cells().raw.var_names, rng)
+
+
+@cache
+def _real_depths() -> np.ndarray:
+    return np.asarray(ssc.datasets.pbmc3k().X.sum(1)).ravel()
+
+
+def cells_alike(rng: np.random.Generator, *, depth: str) -> Draw:
+    """Counts of 1,000 cells of one profile (1,000 genes) at real or widely different depths, in two halves.
+
+    The code is that of the half for fitting.
+    """
+    totals = rng.choice(_real_depths(), 1000) if depth == "real" else 2000 * np.exp(rng.normal(size=1000))
+    profile = rng.gamma(0.5, size=1000)
+    adata = AnnData(sparse.csr_matrix(rng.poisson(np.outer(totals, profile / profile.sum())).astype(np.float32)))
+    ssc.pp.thin_counts(adata, rng=rng)
+    for name in ("thin_train", "thin_test"):
+        part = AnnData(adata.layers[name].copy())
+        sc.pp.normalize_total(part, target_sum=1e4)
+        sc.pp.log1p(part)
+        adata.layers[f"log_{name}"] = part.X
+    code = recoded(adata.layers["log_thin_train"], adata.var_names, rng).adata
+    return Draw(with_codes(adata, code.obsm["X_sae"]))
+
+
 @cache
 def gene_modules() -> dict[str, list[str]]:
     """Genes of the real cells grouped by how they vary (k-means), and the marker sets of the package."""

@@ -131,6 +131,7 @@ WRITTEN = {
         "similarity: co-activation within a label"
     ),
     '`uns[key]["genes"]`: `pval`, `pval_parametric`': "genes",
+    '`uns[key]["features"]`: `genes_coherence_pval`': "genes: coherence",
     '`uns[key]["enrichment"]`: `pval`, `pval_parametric`': "gene sets",
     '`uns[key]["steering"]["enrichment"]`: `pval`': "gene sets: steering",
     '`uns[key]["differential"]`: `pval`': "conditions",
@@ -177,7 +178,13 @@ Without anything to detect:
   is a separate data set), against such sets.
 - gene sets that vary together: gene scores of shuffled cells, against 12 sets of markers of cell types and k-means
   clusters of genes that vary together. There is nothing to detect, but by chance all genes of a set score alike.
-- GO sets: the same with 2,700 blood cells, 2,000 genes and the biological processes of GO.
+- sets of highly expressed genes: the scores of random gene sets, against 40 sets drawn from the upper tenth of the
+  genes by mean expression.
+- permuted genes: each gene of the 700 cells permuted over them on its own; components and code are those of the
+  permuted genes.
+- cells alike: 1,000 cells of one profile of 1,000 genes, at depths drawn from 2,700 blood cells or with a log-normal
+  spread of 1; counts in two halves, and an untrained code of 50 components of one of them.
+- GO sets: gene scores of shuffled cells with 2,700 blood cells, 2,000 genes and the biological processes of GO.
 - types shuffled within donors, labels whose shares differ by donor: {CELLS:,} simulated cells of eight donors of
   unlike size, composition and depth. Features follow donor, type and depth of a cell, and nothing else; labels are the
   types, shuffled within donors, or drawn by lot with other shares in each donor.

@@ -205,9 +205,10 @@ NULLS: dict[str, tuple[Callable[..., pd.DataFrame], int]] = {
     "gene sets, ranksum": (lambda a, s: terms(a, s, "ranksum"), 2),
     "gene sets, ora": (lambda a, s: terms(a, s, "ora"), 2),
     "gene sets, gsea": (lambda a, s: terms(a, s, "gsea", list(range(12)), n_sets=60), 1),
-    "gene sets, ulm, null of cells": (lambda a, s: terms(a, s, "ulm", null="cells"), 2),
+    "gene sets, ulm, null of genes": (lambda a, s: terms(a, s, "ulm", null="genes"), 2),
     "coherent gene sets, ulm, null of cells": (lambda a, s: coherent_terms(a, s, "ulm"), 2),
     "coherent gene sets, ranksum, null of cells": (lambda a, s: coherent_terms(a, s, "ranksum"), 2),
+    "coherent gene sets, ora, null of cells": (lambda a, s: coherent_terms(a, s, "ora"), 2),
     "gene sets of decoded effects": (steered, 16),
     "batches": (batches, 15),
     "batches, held-out cells": (lambda a, s: batches(a, s, "pval_heldout"), 15),
@@ -216,7 +217,7 @@ NULLS: dict[str, tuple[Callable[..., pd.DataFrame], int]] = {
     "differential, pairs": (lambda a, s: differential(a, s, "pairs"), 20),
     "differential, age in the model": (lambda a, s: differential(a, s, "age"), 20),
 }
-STEPS = {"gene sets, ora", "concepts", "similarity", "same label"}
+STEPS = {"gene sets, ora", "coherent gene sets, ora, null of cells", "concepts", "similarity", "same label"}
 """Their p-values move in steps, so that fewer may be at or below .05."""
 TAILS = {"association, asymptotic"}
 """Known to be too small far below .05: their level holds, their discoveries do not."""
@@ -249,7 +250,7 @@ def test_false_discoveries_among_gene_sets_in_mixtures():
             net[f"planted {f}"] = list(dict.fromkeys([*names[planted[:10]], *rng.choice(names, 10, replace=False)]))
         adata = stored_scores(scores, names)
         for method, shares in false.items():
-            ssc.tl.feature_enrichment(adata, net, method=method, n_top=None, progress_bar=False)
+            ssc.tl.feature_enrichment(adata, net, method=method, null="genes", n_top=None, progress_bar=False)
             table = adata.uns["sae"]["enrichment"]
             found = table[table["padj"] < 0.05]
             true = found["term"] == "planted " + found["feature"].str.removeprefix("sae_")

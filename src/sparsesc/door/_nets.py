@@ -14,9 +14,11 @@ from scipy import sparse
 from sparsesc import _logging
 from sparsesc._values import listing
 
-from ._gene_names import check_coverage
+from ._gene_names import check_coverage, near_misses
 
 _DECOUPLER = ("collectri", "dorothea", "progeny")
+_WEIGHTS = ("weight", "mor")  # mode of regulation: what the field called weights before
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def read_net(net: Any) -> pd.DataFrame:
         )
         raise KeyError(msg)
     out = net[["source", "target"]].copy()
-    out["weight"] = net["weight"] if "weight" in net.columns else 1.0
+    column = next((name for name in _WEIGHTS if name in net.columns), None)
+    out["weight"] = 1.0 if column is None else net[column]
     empty = out["source"].isna() | out["target"].isna()
     if empty.any():
         _logging.warning(f"net has {int(empty.sum())} rows without source or target: they are ignored.")
@@ -68,7 +71,7 @@ def read_net(net: Any) -> pd.DataFrame:
         raise ValueError(msg)
     out["source"], out["target"] = out["source"].astype(str), out["target"].astype(str)
     if not pd.api.types.is_numeric_dtype(out["weight"]) or not np.isfinite(out["weight"]).all():
-        msg = "net['weight'] must hold finite numbers."
+        msg = f"net[{column!r}] must hold finite numbers."
         raise ValueError(msg)
     out = out.drop_duplicates()
     repeated = out.duplicated(["source", "target"])
@@ -103,8 +106,17 @@ def _from_mapping(net: Mapping[Any, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["source", "target", "weight"])
 
 
-def match_net(net: pd.DataFrame, genes: pd.Index, universe: np.ndarray, *, min_size: int, max_size: int) -> MatchedSets:
-    """Keep the sets that have enough tested genes.
+def match_net(
+    net: pd.DataFrame,
+    genes: pd.Index,
+    universe: np.ndarray,
+    *,
+    min_size: int,
+    max_size: int,
+    owner: str = "adata",
+    others: pd.Index | None = None,
+) -> MatchedSets:
+    """Keep the sets that have enough tested genes, and say which have too few.
 
     Parameters
     ----------
@@ -116,6 +128,8 @@ def match_net(net: pd.DataFrame, genes: pd.Index, universe: np.ndarray, *, min_s
         Positions of the genes that were tested: set sizes count these.
     min_size, max_size
         Sizes of the sets to keep.
+    owner, others
+        What has these genes, and other names that the user may have meant, for errors.
 
     Raises
     ------
@@ -125,7 +139,7 @@ def match_net(net: pd.DataFrame, genes: pd.Index, universe: np.ndarray, *, min_s
     """
     targets = pd.unique(net["target"])
     measured = np.isin(targets, genes)
-    check_coverage(targets, genes, name="net")
+    check_coverage(targets, genes, name="net", owner=owner, others=others)
     column = pd.Series(np.arange(len(universe)), index=genes[universe]).reindex(net["target"]).to_numpy()
     inside = ~np.isnan(column)
     names, source = np.unique(net["source"].to_numpy(dtype=object)[inside].astype(str), return_inverse=True)
@@ -146,15 +160,47 @@ def match_net(net: pd.DataFrame, genes: pd.Index, universe: np.ndarray, *, min_s
     sets.sort_indices()
     sets = sets[np.flatnonzero(kept)]
     unmatched = np.sort(targets[~measured].astype(str))
+    whole = net["source"].value_counts()
+    small = pd.Series(size, index=names).reindex(np.sort(whole.index.to_numpy(dtype=object)), fill_value=0)
+    small = small[small < min_size]
+    misses = near_misses(targets, genes)
+    _warn_of_dropped(small, whole, n_sets, min_size)
+    _warn_of_near_misses(misses)
     report = {
         "n_targets": len(targets),
         "n_targets_measured": int(measured.sum()),
         "coverage": float(measured.mean()),
         "n_sets": n_sets,
         "n_sets_tested": int(kept.sum()),
-        "n_sets_too_small": int((size < min_size).sum()) + n_sets - len(names),
+        "n_sets_too_small": len(small),
         "n_sets_too_large": int((size > max_size).sum()),
         "n_genes_universe": len(universe),
         "unmatched": unmatched.astype(object),
+        "sets_too_small": small.index.to_numpy(dtype=object),
+        "near_misses": np.array([f"{theirs} ({ours})" for theirs, ours in sorted(misses.items())], dtype=object),
     }
     return MatchedSets(names[kept], sets, size[kept], report)
+
+
+def _warn_of_dropped(small: pd.Series, whole: pd.Series, n_sets: int, min_size: int) -> None:
+    """Name the sets that nearly were tested first: these are the ones that are missed."""
+    if small.empty:
+        return
+    nearest = small.sort_values(ascending=False, kind="stable")[:_NAMED]
+    named = ", ".join(f"{name!r} ({n} of {whole[name]})" for name, n in nearest.items())
+    more = f" and {len(small) - len(nearest)} more" if len(small) > len(nearest) else ""
+    _logging.warning(
+        f"{len(small)} of {n_sets} gene sets have fewer than min_size={min_size} tested genes and are left out: "
+        f"{named}{more}."
+    )
+
+
+def _warn_of_near_misses(misses: dict[str, str]) -> None:
+    if not misses:
+        return
+    named = ", ".join(f"{theirs!r} (measured: {ours!r})" for theirs, ours in sorted(misses.items())[:_NAMED])
+    more = f" and {len(misses) - _NAMED} more" if len(misses) > _NAMED else ""
+    _logging.warning(
+        f"{len(misses)} genes of net are not among the measured ones, but differ from one in case or punctuation "
+        f"alone: {named}{more}. They do not count; rename them, or the genes of the data, if they are the same."
+    )

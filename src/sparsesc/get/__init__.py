@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._features import features
+from ._gene_scores import gene_scores
 from ._mudata import mudata
 from ._sae import sae
 from ._saliency import saliency
@@ -39,6 +40,7 @@ __all__ = [
     "drift",
     "enrichment",
     "features",
+    "gene_scores",
     "genes",
     "geneset_impact",
     "history",

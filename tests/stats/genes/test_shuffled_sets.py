@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from sparsesc.stats.genes._enrichment import RankSum, Ulm
+from sparsesc.stats.genes._enrichment import Ora, RankSum, Ulm
 from sparsesc.stats.genes._shuffled_sets import ShuffledSets, null_sums
 
 N_GENES = 400
@@ -78,6 +78,21 @@ def test_genes_that_vary_together(sets, make):
         assert 0.04 <= (part <= 0.05).mean() <= 0.055
         assert 0.0003 <= (part <= 0.001).mean() <= 0.0015
     assert abs(stats.spearmanr(-np.abs(score[:, 0]), p[:, 0]).statistic - 1) < 1e-9
+
+
+def test_overlaps_of_genes_that_vary_together(sets):
+    """P-values of whole numbers: at most their level, and not far below."""
+    test = Ora(sets, n_up=40)
+    shuffled = against(test, 0.5, 1000)
+    statistic = gene_statistics(4000, np.random.default_rng(3), together=0.5)
+    score, log_p, _ = test(statistic)
+    p = np.exp(shuffled(statistic)[1])
+    overlap = np.rint(2.0**score * (16 * 40 / N_GENES + 0.5) - 0.5)
+    np.testing.assert_allclose(test.share(score), overlap / 16, atol=1e-12)
+    assert (np.exp(log_p)[:, :10] < 0.05).mean() > 0.1
+    for part in (p[:, :10], p[:, 10:]):
+        assert 0.01 <= (part <= 0.05).mean() <= 0.055
+        assert (part <= 0.001).mean() <= 0.0018
 
 
 def test_a_set_that_no_copy_moves_is_no_finding(sets):

@@ -20,12 +20,14 @@ def table(adata, **kwargs):
     return adata.uns["sae"]["genes"]
 
 
-def strong_cells(adata, feature, quantile=0.5, min_cells=10):
+def strong_cells(adata, feature, quantile=None, min_cells=10):
     """Written again from the documentation."""
-    values = adata.obsm["X_sae"][:, [feature]].toarray().ravel()
+    values = adata.obsm["X_sae"][:, [feature]].toarray().ravel().astype(np.float64)
     active = np.sort(values[values > 0])
-    threshold = min(np.quantile(active, quantile, method="higher"), active[-min(min_cells, len(active))])
-    return values >= threshold, values == 0
+    tenth = values >= active[-min(min_cells, len(active))]
+    if quantile is None:
+        return (values > 0.5 * (active @ active) / active.sum()) | tenth, values == 0
+    return (values >= np.quantile(active, quantile, method="higher")) | tenth, values == 0
 
 
 def test_writes_its_slots(adata):

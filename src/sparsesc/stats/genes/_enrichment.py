@@ -14,8 +14,9 @@ from scipy import sparse
 from sparsesc._compiled import compiled
 from sparsesc.stats.core._largest import largest_in_rows
 from sparsesc.stats.core._pearson3 import log_p_of_r
-from sparsesc.stats.core._row_blocks import skewness_of_sums
 from sparsesc.stats.core._student import log_normal_tail, log_p_two_sided
+
+from ._like_expressed import ExpressionBins
 
 
 class SetTest(Protocol):
@@ -55,35 +56,51 @@ class Ulm:
     relabel
         P-values of the slope when genes are shuffled, from the first three moments of that distribution, which are
         exact. Otherwise those of t, which a few genes with extreme statistics make too small.
+    bins
+        Statistics and weights are relative to genes of the same bin, and genes are shuffled within bins. ``None``: all
+        genes are compared with all.
     """
 
-    def __init__(self, sets: sparse.csr_matrix, *, relabel: bool = True) -> None:
+    def __init__(self, sets: sparse.csr_matrix, *, relabel: bool = True, bins: ExpressionBins | None = None) -> None:
         self._sets = sets.astype(np.float64)
-        n = sets.shape[1]
-        sums = [np.asarray(self._sets.power(k).sum(1)).ravel() for k in (1, 2, 3)]
-        self._mean = sums[0] / n
-        self._norm = np.sqrt(np.maximum(sums[1] - n * self._mean**2, 0.0))
-        self._skewness = skewness_of_sums(n, self._mean, sums[1], sums[2])
+        self._bins = bins or ExpressionBins(np.zeros(sets.shape[1]), size=sets.shape[1])
+        self._standardized = bins is not None
+        squares, self._cubes = self._bins.weight_sums(self._sets)
+        self._squares = squares.sum(1)
         self._relabel = relabel
+        # one for the mean of each bin
+        self._n = sets.shape[1] - len(self._bins.n_genes) + 1
+        self.df = self._n - 2
+        """Degrees of freedom of the slope."""
+        self.half_step = 0.0
 
     def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Slopes' t, logarithms of their two-sided p, and the statistic itself."""
-        n = statistic.shape[1]
-        centered = statistic - statistic.mean(1, keepdims=True)
+        r"""Slopes' t, logarithms of their two-sided p, and the statistic (with bins, in units of like genes).
+
+        With :math:`Q_b` and :math:`C_b` the sums of squares and cubes in a bin of :math:`n_b` genes, the sum of
+        products has the variance :math:`\sum_b Q_b Q_b' / (n_b - 1)` and the third central moment
+        :math:`\sum_b n_b C_b C_b' / ((n_b - 1)(n_b - 2))` over all ways to shuffle genes within bins.
+        """
+        evidence = self._bins.standardize(statistic) if self._standardized else statistic
+        centered = evidence if self._standardized else statistic - statistic.mean(1, keepdims=True)
         squares = (centered**2).sum(1)
-        norm = np.outer(np.sqrt(squares), self._norm)
+        norm = np.sqrt(np.outer(squares, self._squares))
         r = np.divide(_times(centered, self._sets), norm, out=np.zeros_like(norm), where=norm > 0)
         r = np.clip(r, -1.0, 1.0)
         tiny = np.finfo(np.float64).eps
-        t = r * np.sqrt((n - 2) / ((1.0 - r + tiny) * (1.0 + r + tiny)))
+        t = r * np.sqrt(self.df / ((1.0 - r + tiny) * (1.0 + r + tiny)))
         if not self._relabel:
-            return t, log_p_two_sided(t, n - 2), statistic
-        skewness = skewness_of_sums(n, np.zeros(len(statistic)), squares, (centered**3).sum(1))
-        return t, log_p_of_r(r, np.outer(skewness, self._skewness), n), statistic
+            return t, log_p_two_sided(t, self.df), evidence
+        n = self._bins.n_genes
+        third = (n / np.maximum((n - 1.0) * (n - 2.0), 1.0) * self._bins.sums(centered**3)) @ self._cubes.T
+        skewness = np.divide(
+            third * (self._n - 1.0) * max(self.df, 1), norm**3, out=np.zeros_like(norm), where=norm > 0
+        )
+        return t, log_p_of_r(r, skewness, self._n), evidence
 
     def share(self, score: np.ndarray) -> np.ndarray:
         """Squared correlation of the gene statistic and the weights."""
-        return score**2 / (score**2 + self._sets.shape[1] - 2)
+        return score**2 / (score**2 + self.df)
 
 
 @compiled
@@ -124,6 +141,7 @@ class RankSum:
     def __init__(self, sets: sparse.csr_matrix) -> None:
         self._sets = (sets != 0).astype(np.float64)
         self._size = np.asarray(self._sets.sum(1)).ravel()
+        self.half_step = 0.0
 
     def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Signed z, its p, and the statistic itself."""
@@ -164,6 +182,8 @@ class Ora:
         self._n_up = n_up
         self._sizes, self._size_at = np.unique(self._size, return_inverse=True)
         self._log_sf: dict[int, np.ndarray] = {}
+        self.half_step = 0.5 / np.maximum(np.minimum(self._size, n_up), 1)
+        """Half of a gene, as a share: overlaps are whole numbers."""
 
     def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Log2 of overlap over expected overlap (each + 0.5), p of as large an overlap, the top genes' statistic."""
@@ -176,6 +196,12 @@ class Ora:
         expected = self._size[None, :] * drawn[:, None] / n
         log_p = np.vstack([self._tails(n, int(d))[self._size_at, row] for d, row in zip(drawn, overlap, strict=True)])
         return np.log2((overlap + 0.5) / (expected + 0.5)), log_p, top
+
+    def share(self, score: np.ndarray) -> np.ndarray:
+        """Overlaps relative to the largest possible one, of features with `n_up` positive statistics."""
+        expected = self._size * self._n_up / self._sets.shape[1]
+        overlap = np.rint(2.0**score * (expected + 0.5) - 0.5)
+        return np.clip(overlap * (2 * self.half_step), 0.0, 1.0)
 
     def _tails(self, n: int, drawn: int) -> np.ndarray:
         """Logarithm of P(overlap >= k), set sizes x k; computed once for all features that draw as many genes."""

@@ -21,8 +21,11 @@ _SMALLEST = 1e-300
 class BoundedTest(SetTest, Protocol):
     """A test whose score has a largest possible value."""
 
+    half_step: float | np.ndarray
+    """Half of the distance between shares where they come in steps, for all sets or each; 0 where they do not."""
+
     def share(self, score: np.ndarray) -> np.ndarray:
-        """Squares of scores relative to the largest possible one, features x sets."""
+        """Squares of scores (overlaps, of a one-sided test) relative to the largest possible one, features x sets."""
 
 
 def null_sums(test: BoundedTest, statistic: np.ndarray) -> np.ndarray:
@@ -65,7 +68,8 @@ class ShuffledSets:
     def __call__(self, statistic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores and evidence of the test, with logarithms of the larger p; by copies it is at least 1e-300."""
         score, log_p, evidence = self._test(statistic)
-        p = special.betaincc(self._a, self._b, self._test.share(score))
+        share = self._test.share(score) - self._test.half_step
+        p = special.betaincc(self._a, self._b, np.clip(share, 0.0, 1.0))
         # a set that no copy moves: nothing is known of it, so its p is 1
         by_copies = np.log(np.where(self._moves, np.clip(p, _SMALLEST, 1.0), 1.0))
         return score, np.maximum(log_p, by_copies), evidence

@@ -31,21 +31,24 @@ class Membership:
 def strong_and_silent(
     codes: sparse.csr_matrix,
     *,
-    quantile: float,
+    quantile: float | None = None,
+    thresholds: np.ndarray | None = None,
     min_cells: int,
     n_silent: int | None = None,
     rng: np.random.Generator | None = None,
 ) -> Membership:
-    """Strong cells (activation at or above a `quantile` of the feature's non-zero activations) and silent cells.
+    """Strong cells (activation above a threshold, or at or above a quantile) and silent cells (activation 0).
 
     Parameters
     ----------
     codes
         Cells x features, non-negative.
     quantile
-        Between 0 (all active cells) and 1 (the strongest one only).
+        Of the non-zero activations of each feature, between 0 (all active cells) and 1 (the strongest one only).
+    thresholds
+        In place of `quantile`: an activation for each feature.
     min_cells
-        Where the quantile leaves fewer, the threshold falls to the `min_cells`-th strongest activation. Ties at the
+        Where that leaves fewer, the threshold falls to the `min_cells`-th strongest activation. Ties at the
         threshold are all taken, so the order of cells never matters.
     n_silent
         Sample at most so many silent cells for each feature; ``None`` takes all.
@@ -62,7 +65,12 @@ def strong_and_silent(
         values = csc.data[indptr[f] : indptr[f + 1]]
         if len(values):
             nth = np.partition(values, -min_cells)[-min_cells] if len(values) > min_cells else values.min()
-            strong[indptr[f] : indptr[f + 1]] = values >= min(np.quantile(values, quantile, method="higher"), nth)
+            if thresholds is not None:
+                above = values > thresholds[f]
+            else:
+                assert quantile is not None
+                above = values >= np.quantile(values, quantile, method="higher")
+            strong[indptr[f] : indptr[f + 1]] = above | (values >= nth)
     n_active = np.diff(indptr)
     n_strong = np.diff(np.r_[0, np.cumsum(strong)][indptr])
     rows = csc.indices.astype(np.int32)

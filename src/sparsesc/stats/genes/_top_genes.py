@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -130,3 +130,30 @@ def confirm_genes(
     first |= {"padj": benjamini_hochberg(first["pval"])}
     columns["score_chosen"] = chosen.columns["score"][kept]
     return TopGenes(features, genes, chosen.rank[kept], first | columns, len(kept), scores)
+
+
+def describe_again(
+    pairs: TopGenes, statistic: GeneTest, blocks: RowBlocks, names: tuple[str, ...], *, max_bytes: float
+) -> TopGenes:
+    """Replace columns of pairs, such as means, by those of the same comparison of other values.
+
+    Parameters
+    ----------
+    pairs
+        Sorted by feature.
+    statistic, blocks
+        Compares the same cells in the other values.
+    names
+        Columns to replace.
+    max_bytes
+        Memory for running sums.
+    """
+
+    def reduce(block: GeneBlock) -> dict[str, np.ndarray]:
+        here = slice(*np.searchsorted(pairs.feature, [block.start, block.stop]))
+        columns = block.describe(pairs.feature[here] - block.start, pairs.gene[here])
+        return {name: columns[name] for name in names}
+
+    parts = list(map_gene_blocks(statistic, blocks, reduce, max_bytes=max_bytes))
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return replace(pairs, columns=pairs.columns | columns)

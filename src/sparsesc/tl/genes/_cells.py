@@ -108,19 +108,6 @@ def thinned_layer(adata: AnnData, layer: str | None) -> str:
     return name
 
 
-def normalized(matrix: Any, name: str) -> Any:
-    """Counts brought to the median total of a cell, as log1p; values that are not counts are left as they are."""
-    counts = _in_memory(matrix, name)
-    if counts.nnz and (counts.data.min() < 0 or (counts.data != np.floor(counts.data)).any()):
-        return matrix
-    totals = np.asarray(counts.sum(1, dtype=np.float64)).ravel()
-    expressed = totals > 0
-    factor = np.divide(np.median(totals[expressed]) if expressed.any() else 1.0, totals, where=expressed, out=totals)
-    out = counts.copy()
-    out.data = np.log1p(counts.data * np.repeat(factor, np.diff(counts.indptr))).astype(np.float32)
-    return out
-
-
 def _in_memory(matrix: Any, name: str) -> sparse.csr_matrix:
     parts = [block for _, block in RowBlocks(matrix, cache_bytes=np.inf, name=name)]
     return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")

@@ -62,15 +62,30 @@ def check_tested(job: GeneJob, table: pd.DataFrame, settings: GeneSettings) -> N
         raise ValueError(msg)
 
 
-def warn_of_scale(scale: str) -> None:
-    """Say what scores mean on values that are not log-normalized."""
+def warn_of_scale(scale: str, matrix: str) -> None:
+    """Say what scores mean on values that are not log-normalized, and how to read others."""
+    others = "layer='...' reads a layer" + (
+        ", use_raw=False reads adata.X"
+        if matrix == "adata.raw.X"
+        else ", use_raw=True reads adata.raw, if there is one"
+    )
     if scale == "counts":
         _logging.warning(
-            "The expression matrix looks like counts that are not log-transformed: highly expressed genes and deeply "
-            "sequenced cells will dominate. Run sc.pp.normalize_total and sc.pp.log1p, or name another layer."
+            f"{matrix}, which was read, looks like counts that are not log-transformed: highly expressed genes and "
+            f"deeply sequenced cells will dominate. Read log-normalized values instead ({others}); if there are none, "
+            "run sc.pp.normalize_total and sc.pp.log1p."
         )
     elif scale == "scaled":
         _logging.warning(
-            "The expression matrix has negative values, as after scaling: logfc is a difference of scaled means, not a "
-            "log fold change. Pass a layer with log-normalized values, or use_raw=True, to get one."
+            f"{matrix}, which was read, has negative values, as after scaling: logfc is a difference of scaled means, "
+            f"not a log fold change. Read log-normalized values to get one ({others})."
         )
+
+
+def warn_of_depth(matrix: str) -> None:
+    """Say that values which are not counts cannot be freed of the depth of cells."""
+    _logging.warning(
+        f"{matrix} holds no counts (values that are not whole numbers), so that they are tested as they are. "
+        "Log-normalized values depend on the depth of a cell: features that go with depth will have significant genes "
+        "where there are none. Pass the counts themselves, as ssc.pp.thin_counts writes them."
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -18,15 +18,13 @@ from sparsesc.door._nets import MatchedSets, match_net, read_net
 from sparsesc.door._slots import record
 from sparsesc.stats.core._student import log_p_two_sided
 from sparsesc.stats.genes._enrichment import Ora, RankSum, SetTest, Ulm
-from sparsesc.stats.genes._gene_tests import GeneBlock, map_gene_blocks
 from sparsesc.stats.genes._gsea import Gsea
+from sparsesc.stats.genes._like_expressed import AmongLike, ExpressionBins
 from sparsesc.stats.genes._shuffled_sets import BoundedTest, ShuffledSets
-from sparsesc.stats.genes._top_terms import TermReducer, TopTerms, iterate_rows
+from sparsesc.stats.genes._top_terms import TermReducer, TopTerms
 
-from ._gene_job import open_genes
-from ._settings import METHODS as METHODS_OF_GENES
-from ._settings import PVALUES, GeneSettings
-from ._shuffled_copies import moments_of_copies
+from ._gene_scores import GeneScores
+from ._settings import PVALUES
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,8 +32,8 @@ if TYPE_CHECKING:
     from sparsesc._random import RNGLike, SeedLike
 
 METHODS = ("ulm", "ora", "gsea", "ranksum")
-NULLS = ("genes", "cells")
-SHUFFLED_METHODS = ("ulm", "ranksum")
+NULLS = ("cells", "expression", "genes")
+SHUFFLED_METHODS = ("ulm", "ranksum", "ora")
 _FEWEST_SHUFFLES = 100
 _ALPHA = 0.05
 _SHARE_UP = 0.05
@@ -52,7 +50,7 @@ def feature_enrichment(
     n_top: int | None = 50,
     features: str | int | Sequence[str | int] | None = None,
     n_up: int | None = None,
-    null: Literal["genes", "cells"] = "genes",
+    null: Literal["cells", "expression", "genes"] | None = None,
     n_permutations: int = 1000,
     pvalues: Literal["permutation", "parametric"] = "permutation",
     n_leading: int = 10,
@@ -70,7 +68,8 @@ def feature_enrichment(
     adata
         Cells x genes with a fitted sparse autoencoder and its gene scores.
     net
-        Gene sets: a table with the columns `source`, `target` and perhaps `weight` (what decoupler's resources are),
+        Gene sets: a table with the columns `source`, `target` and perhaps `weight` or `mor` (what decoupler's resources
+        are),
         a dict of gene lists (or of dicts of weights), the path of a GMT file, a name of
         :func:`sparsesc.datasets.gene_sets`, or ``"collectri"``, ``"dorothea"``, ``"progeny"``, which decoupler
         fetches.
@@ -82,7 +81,7 @@ def feature_enrichment(
         ties corrected. ``"ora"``: hypergeometric test of the feature's top genes, one-sided. ``"gsea"``: gseapy's
         prerank with multilevel p-values; slow: about 0.05 s or more for a feature. Only ``"ulm"`` uses weights.
     min_size, max_size
-        Sets with fewer or more measured genes are dropped.
+        Sets with fewer or more tested genes are dropped; a warning names those with fewer.
     n_top
         Rows to keep for each feature, smallest p first; ``None`` keeps all. Adjusted p-values are for all tests in any
         case.
@@ -93,13 +92,23 @@ def feature_enrichment(
         For ``"ora"``: how many of the genes with the largest positive scores count as a feature's top genes.
         ``None``: a twentieth of the measured genes, between 10 and 200.
     null
-        What a set is compared with. ``"genes"``: as many genes at random, by the test of `method`; genes of a set that
-        vary together look like a finding then. ``"cells"`` (``"ulm"`` and ``"ranksum"``): also the same set in copies
-        of the features whose cells are shuffled, which keeps how genes vary together; p is the larger one of both. It
-        reads the expression matrix again.
+        What a set is compared with.
+
+        ``"cells"``: genes of like expression, and the same set in copies of the features whose cells are shuffled,
+        which keeps how genes vary together; p is the larger one of both. Assumes neither that genes are independent nor
+        that highly expressed genes have scores like all others. It reads the expression matrix again.
+
+        ``"expression"``: as many genes of like expression at random. Assumes that genes are independent: sets whose
+        genes vary together look like findings.
+
+        ``"genes"``: as many genes at random, what decoupler, a hypergeometric test and GSEA do. Assumes in addition
+        that gene scores do not depend on expression: sets of highly expressed genes look like findings.
+
+        ``None``: ``"cells"`` where it can be had, that is for ``"ulm"``, ``"ranksum"`` and ``"ora"`` on scores that
+        compare cells; ``"expression"`` for ``"gsea"``; ``"genes"`` for the scores of a decoder.
     n_permutations
-        Such copies in all, drawn from the features tested. P-values below ``1 / n_permutations`` come from a beta
-        distribution with the moments of the copies.
+        Copies of ``null="cells"`` in all, drawn from the features tested. P-values below ``1 / n_permutations`` come
+        from a beta distribution with the moments of the copies.
     pvalues
         For ``"ulm"``. ``"permutation"``: two-sided p of the slope when genes are shuffled, from the exact first three
         moments of that distribution; needs no draws. ``"parametric"``: by the t distribution, as in decoupler.
@@ -120,16 +129,18 @@ def feature_enrichment(
 
     ``uns[key]["enrichment"]``
         Table, smallest p first within each feature: `feature`, `term`, `score` (ulm: t of the slope; ranksum: z; ora:
-        log2 of observed over expected overlap, each + 0.5; gsea: normalized enrichment score), `pval`, `padj`
+        log2 of observed over expected overlap, each + 0.5; gsea: normalized enrichment score; all of gene scores in
+        units of genes of like expression, unless ``null="genes"``), `pval`, `padj`
         (Benjamini-Hochberg over all features x terms tested), `n_genes` (size of the set among the tested genes),
         `genes` (those that carry the score, strongest first, joined by commas), for ``"ulm"`` with permutation
         p-values `pval_parametric`, and with ``null="cells"`` `null_sd`: the root mean square of the set's score in
-        shuffled copies, about 1 where genes vary independently.
+        shuffled copies, for ``"ulm"`` and ``"ranksum"`` about 1 where genes vary independently.
     ``uns[key]["features"]["term"]``
         The term with the smallest p among positive scores, if its `padj` is below .05, otherwise empty.
     ``uns[key]["params"]["feature_enrichment"]``
-        The options, and the report of the match: how many genes of `net` were measured and which were not, and how
-        many sets were dropped for their size.
+        The options, how many features were tested and how many not, and the report of the match: how many genes of
+        `net` were measured, which were not (and which of those differ from a measured gene in case or punctuation
+        alone: `near_misses`), and which sets were dropped for their size.
 
     Raises
     ------
@@ -166,12 +177,18 @@ def feature_enrichment(
     known truth, 12 % of the sets with an adjusted p below .05 were false by t, 6 % by permutation. Hence the default of
     `pvalues`; the scores stay decoupler's.
 
-    By default, ``"ulm"``, ``"ranksum"`` and ``"ora"`` take genes as independent, and so does ``"gsea"``, which permutes
-    them. Genes of a pathway vary together: a set that has nothing to do with a feature can still have a mean score away
-    from 0, and p-values are too small. Among features of shuffled cells, a quarter of the p-values of marker sets are
-    below .05, and ``null="cells"`` brings them back to one in twenty. The question stays the same: does the set stand
-    out among all genes of this feature, more than it would by chance? The answer costs about as much as the gene scores
-    of `n_permutations` features.
+    Highly expressed genes have larger scores than others, in the direction in which a feature goes with the depth or
+    composition of its cells. Genes are therefore ordered by mean expression and cut into bins of about 50, and the
+    scores of each bin get mean 0 and variance 1: :math:`r` is between these and the weights less their mean in the bin.
+    Among random sets of highly expressed genes (the upper tenth), half of the p-values of fitted features are below .05
+    when all genes are compared with all, and one in twenty within bins. A set that makes up whole bins (ribosomal
+    proteins, in few genes) cannot stand out among its like; ``null="genes"`` compares it with all.
+
+    Genes of a pathway vary together: a set that has nothing to do with a feature can still have a mean score away from
+    0, and p-values of ``null="genes"`` and ``null="expression"`` are too small. Among features of shuffled cells, a
+    fifth to a quarter of the p-values of marker sets are below .05, and ``null="cells"`` brings them back to one in
+    twenty. The question stays the same: does the set stand out among genes like them, more than it would by chance? The
+    answer costs about as much as the gene scores of `n_permutations` features.
 
     When not to trust it: sets that share genes, or whose genes vary together, are one finding, not several, under
     either null. A set may go with a feature because both go with a cell type. The scores are of the expression that
@@ -195,7 +212,7 @@ def feature_enrichment(
     >>> ssc.tl.feature_enrichment(adata, ssc.datasets.gene_sets("immune_markers"), min_size=3)
     >>> enrichment = ssc.get.enrichment(adata)
     >>> list(enrichment)
-    ['feature', 'term', 'score', 'pval', 'padj', 'n_genes', 'genes', 'pval_parametric']
+    ['feature', 'term', 'score', 'pval', 'padj', 'n_genes', 'genes', 'pval_parametric', 'null_sd']
     """
     check_choice(method, METHODS, name="method")
     for value, name in ((min_size, "min_size"), (max_size, "max_size"), (n_leading, "n_leading")):
@@ -209,18 +226,31 @@ def feature_enrichment(
     n_up = n_up if n_up is None else check_positive_int(n_up, name="n_up")
     max_bytes = check_memory(max_memory)
     table = check.get_feature_table(adata, key)
-    source = _GeneScores(adata, key, max_memory=max_memory)
+    source = GeneScores(adata, key, max_memory=max_memory)
     wanted = None if features is None else check.feature_names(adata, features, key)
     tested = _choose(table.index.astype(str), wanted, source.tested)
-    matched = match_net(read_net(net), source.genes, source.universe, min_size=min_size, max_size=max_size)
+    matched = match_net(
+        read_net(net),
+        source.genes,
+        source.universe,
+        min_size=min_size,
+        max_size=max_size,
+        owner=source.owner,
+        others=adata.var_names if source.owner != "adata" else None,
+    )
     n_universe = len(source.universe)
     n_up = n_up or int(np.clip(_SHARE_UP * n_universe, 10, 200))
     generator = as_generator(rng)
-    test = _make_test(method, matched, n_up=n_up, pvalues=pvalues, rng=generator)
-    if null == "cells":
-        scores_only = cast("BoundedTest", _make_test(method, matched, n_up=n_up, pvalues="parametric", rng=generator))
+    against = null or _best_null(method, source.compares_cells)
+    source.check_null(against)
+    bins = None if against == "genes" else ExpressionBins(source.expression())
+    _warn_of_weights(method, matched)
+    test = _make_test(method, matched, n_up=n_up, pvalues=pvalues, bins=bins, rng=generator)
+    df = test.df if isinstance(test, Ulm) else None
+    if against == "cells":
+        scores_only = _make_test(method, matched, n_up=n_up, pvalues="parametric", bins=bins, rng=generator)
         moments = source.of_copies(
-            scores_only, tested, n_copies=n_permutations, rng=generator, progress_bar=progress_bar
+            cast("BoundedTest", scores_only), tested, n_copies=n_permutations, rng=generator, progress_bar=progress_bar
         )
         test = ShuffledSets(cast("BoundedTest", test), moments)
     reducer = TermReducer(
@@ -236,120 +266,28 @@ def feature_enrichment(
     parts = _logging.progress(parts, total=source.n_parts(tested), desc="gene sets", enabled=progress_bar)
     terms = reducer.gather(parts)
     enrichment = _term_table(terms, table.index, matched, source.genes[source.universe])
-    if method == "ulm" and pvalues == "permutation":
-        enrichment["pval_parametric"] = np.exp(log_p_two_sided(terms.score, n_universe - 2))
+    if df is not None and pvalues == "permutation":
+        enrichment["pval_parametric"] = np.exp(log_p_two_sided(terms.score, df))
     if isinstance(test, ShuffledSets):
         enrichment["null_sd"] = test.spread[terms.term]
     table["term"] = _best_terms(terms, table.index, matched)
+    n_silent = int((~source.tested).sum())
     options = {
         "method": method,
         "min_size": min_size,
         "max_size": max_size,
         "n_top": n_top,
         "n_features_tested": len(tested),
+        "n_features_not_tested": n_silent,
         "n_tests": len(tested) * len(matched.names),
         "n_up": n_up if method == "ora" else None,
         "pvalues": pvalues if method == "ulm" else None,
-        "null": null,
-        "n_permutations": n_permutations if null == "cells" else None,
+        "null": against,
+        "n_permutations": n_permutations if against == "cells" else None,
     }
-    _report(len(tested), matched.report, int((table["term"] != "").sum()), key)
+    _report(len(tested), n_silent, matched.report, int((table["term"] != "").sum()), key)
     written = {_keys.ENRICHMENT: enrichment, _keys.FEATURES: table}
     return record(adata, key, "feature_enrichment", written, options | matched.report, copy=copy)
-
-
-class _GeneScores:
-    """Gene scores of features: as stored in ``varm``, or computed again from the expression matrix."""
-
-    def __init__(self, adata: AnnData, key: str, *, max_memory: float) -> None:
-        options = check.get_sae_slot(adata, key)[_keys.PARAMS].get("feature_genes")
-        if options is None:
-            msg = f"Did not find the gene scores of {key!r}. Run ssc.tl.feature_genes(adata, key={key!r}) first."
-            raise KeyError(msg)
-        self._adata, self._key, self._options, self._max_memory = adata, key, options, max_memory
-        slot = _keys.sae_keys(key).genes
-        if int(options["n_obs"]) != adata.n_obs:
-            msg = (
-                f"The gene scores of {key!r} are of {int(options['n_obs'])} cells, but there are {adata.n_obs} now. "
-                "Run ssc.tl.feature_genes again."
-            )
-            raise ValueError(msg)
-        if bool(options["stored"]) and slot in adata.varm:
-            self._scores: np.ndarray = np.asarray(adata.varm[slot]).T
-            self.genes = adata.var_names
-            self.universe = np.flatnonzero((self._scores != 0).any(0))
-            self.tested = (self._scores != 0).any(1)
-            self._job = None
-        else:
-            self._job = open_genes(adata, key, GeneSettings.read(options), max_memory=max_memory, with_p=False)
-            self.genes = self._job.genes
-            self.universe = self._job.varies
-            self.tested = self._job.statistic.tested
-
-    def of_copies(
-        self,
-        test: BoundedTest,
-        tested: np.ndarray,
-        *,
-        n_copies: int,
-        rng: np.random.Generator,
-        progress_bar: bool | None,
-    ) -> np.ndarray:
-        """Moments of the test's scores among copies of these features with shuffled cells.
-
-        Raises
-        ------
-        ValueError
-            If the scores do not compare cells.
-        """
-        method = self._options["method"]
-        if method not in METHODS_OF_GENES:
-            msg = (
-                f"null='cells' shuffles the cells that are compared, and gene scores of method={method!r} compare "
-                "none. Run ssc.tl.feature_genes with another method first, or use null='genes'."
-            )
-            raise ValueError(msg)
-        return moments_of_copies(
-            self._adata,
-            self._key,
-            GeneSettings.read(self._options),
-            test,
-            features=tested,
-            genes=self.genes[self.universe],
-            n_copies=n_copies,
-            max_memory=self._max_memory,
-            rng=rng,
-            progress=lambda parts, total: _logging.progress(
-                parts, total=total, desc="shuffled cells", enabled=progress_bar
-            ),
-        )
-
-    def n_parts(self, tested: np.ndarray) -> int:
-        """How many parts :meth:`iterate` gives."""
-        n = len(tested) if self._job is None else len(self._job.statistic.tested)
-        return -(-n // 16)
-
-    def iterate(
-        self, tested: np.ndarray, reducer: TermReducer, *, threads: int | None
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """What `reducer` makes of the features at these positions."""
-        universe = self.universe
-        if self._job is None:
-            complete = len(universe) == len(self.genes)
-            scores = self._scores if complete else self._scores[:, universe]
-            yield from iterate_rows(scores, tested, reducer, threads=threads)
-            return
-        wanted = np.zeros(len(self.tested), bool)
-        wanted[tested] = True
-
-        def reduce(block: GeneBlock) -> dict[str, np.ndarray]:
-            rows = np.flatnonzero(wanted[block.start : block.stop])
-            # float32 as in varm, so that it does not matter where the scores come from
-            return reducer(block.start + rows, block.score[np.ix_(rows, universe)].astype(np.float32))
-
-        yield from map_gene_blocks(
-            self._job.statistic, self._job.blocks, reduce, max_bytes=self._job.max_bytes, threads=threads
-        )
 
 
 def _choose(names: pd.Index, features: list[str] | None, tested: np.ndarray) -> np.ndarray:
@@ -364,8 +302,9 @@ def _choose(names: pd.Index, features: list[str] | None, tested: np.ndarray) -> 
     return chosen
 
 
-def _check_null(null: str, n_permutations: int, *, method: str) -> None:
-    check_choice(null, NULLS, name="null")
+def _check_null(null: str | None, n_permutations: int, *, method: str) -> None:
+    if null is not None:
+        check_choice(null, NULLS, name="null")
     if check_positive_int(n_permutations, name="n_permutations") < _FEWEST_SHUFFLES:
         msg = (
             f"n_permutations must be at least {_FEWEST_SHUFFLES}: p-values rest on two moments, found {n_permutations}."
@@ -376,16 +315,37 @@ def _check_null(null: str, n_permutations: int, *, method: str) -> None:
         raise ValueError(msg)
 
 
-def _make_test(method: str, matched: MatchedSets, *, n_up: int, pvalues: str, rng: np.random.Generator) -> SetTest:
+def _best_null(method: str, compares_cells: bool) -> str:
+    """The one that assumes least."""
+    if not compares_cells:
+        return "genes"
+    return "cells" if method in SHUFFLED_METHODS else "expression"
+
+
+def _warn_of_weights(method: str, matched: MatchedSets) -> None:
     if method != "ulm" and (matched.sets.data != 1).any():
         _logging.warning(f"net has weights, which method={method!r} does not use: only membership counts.")
+
+
+def _make_test(
+    method: str,
+    matched: MatchedSets,
+    *,
+    n_up: int,
+    pvalues: str,
+    bins: ExpressionBins | None,
+    rng: np.random.Generator,
+) -> SetTest:
     if method == "ulm":
-        return Ulm(matched.sets, relabel=pvalues == "permutation")
+        return Ulm(matched.sets, relabel=pvalues == "permutation", bins=bins)
+    test: SetTest
     if method == "ranksum":
-        return RankSum(matched.sets)
-    if method == "ora":
-        return Ora(matched.sets, n_up=n_up)
-    return Gsea(matched.sets, seed=int(rng.integers(2**31 - 1)))
+        test = RankSum(matched.sets)
+    elif method == "ora":
+        test = Ora(matched.sets, n_up=n_up)
+    else:
+        test = Gsea(matched.sets, seed=int(rng.integers(2**31 - 1)))
+    return test if bins is None else AmongLike(test, bins)
 
 
 def _term_table(terms: TopTerms, features: pd.Index, matched: MatchedSets, genes: pd.Index) -> pd.DataFrame:
@@ -411,10 +371,11 @@ def _best_terms(terms: TopTerms, features: pd.Index, matched: MatchedSets) -> pd
     return best
 
 
-def _report(n_tested: int, report: dict[str, Any], n_named: int, key: str) -> None:
+def _report(n_tested: int, n_silent: int, report: dict[str, Any], n_named: int, key: str) -> None:
     _logging.info(
         f"feature_enrichment: {n_tested} features x {report['n_sets_tested']} gene sets "
         f"({report['n_sets_too_small']} dropped as too small, {report['n_sets_too_large']} as too large); "
         f"{report['n_targets_measured']} of {report['n_targets']} genes of the sets were measured "
         f"({report['coverage']:.0%}). {n_named} features have a term; added uns['{key}']['enrichment']"
+        + (f". {n_silent} features without gene scores were not tested" if n_silent else "")
     )

@@ -12,13 +12,14 @@ from sparsesc._values import check_choice, check_memory, check_positive_int
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
 from sparsesc.door._slots import record
-from sparsesc.stats.genes._top_genes import DIRECTIONS, confirm_genes, top_genes
+from sparsesc.stats.genes._top_genes import DIRECTIONS, confirm_genes, describe_again, top_genes
 
-from ._checks import check_holdout, check_samples, check_tested, warn_of_scale
+from ._checks import check_holdout, check_samples, check_tested, warn_of_depth, warn_of_scale
 from ._from_decoder import METHOD as DECODER
 from ._from_decoder import decoder_genes
+from ._gene_coherence import gene_coherence
 from ._gene_job import open_genes
-from ._gene_table import gene_table, log_base, scale_of, top_gene_names
+from ._gene_table import PER_TEN_THOUSAND, gene_table, log_base, report_genes, scale_of, top_gene_names
 from ._settings import METHODS, PVALUES, SPLITS, GeneSettings
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def feature_genes(
     decoder: Any = None,
     n_top: int | None = 50,
     direction: Literal["up", "down", "both"] = "up",
-    quantile: float = 0.5,
+    quantile: float | None = None,
     min_cells: int = 10,
     n_silent: int | None = None,
     pvalues: Literal["permutation", "parametric"] = "permutation",
@@ -86,10 +87,12 @@ def feature_genes(
         Genes to keep: higher (``"up"``) or lower (``"down"``) in strong cells, or the largest absolute scores
         (``"both"``).
     quantile
-        A cell is strong when its activation is at or above this quantile of the feature's non-zero activations. The
-        default, the stronger half, leaves out the tail of barely active cells and keeps enough cells of rare features.
+        Which cells of a feature are strong. ``None``: those in which it is on, that is above ``on_threshold`` in the
+        table of features, whichever cells are tested. A number: those at or above this quantile of its non-zero
+        activations in the cells that are tested (0: all active cells). Cells that are active but not strong count on
+        neither side.
     min_cells
-        Where `quantile` leaves fewer strong cells than this, the threshold falls until there are as many. Features
+        Where fewer cells are strong, the threshold falls until there are as many. Features
         active (or silent) in fewer cells than this are not tested: they have no rows, and zeros in ``varm``.
     n_silent
         Compare with at most so many silent cells, drawn for each feature by `rng`. ``None``, the default, takes all
@@ -106,9 +109,10 @@ def feature_genes(
         large for strong cells drawn at random within each sample. 0 leaves plain t.
     split
         ``"counts"``: test on counts that the features have not seen: the part that :func:`sparsesc.pp.thin_counts` kept
-        for tests (``layers["thin_test"]``, or `layer`), brought to the median total of a cell and log1p here if it is
-        still counts. ``"cells"``: choose the genes of each feature in some cells and test them in the others (see
-        `holdout`). ``None``: all cells choose and test. See Notes for which question each of them answers.
+        for tests (``layers["thin_test"]``, or `layer`). They are tested as Pearson residuals, which do not depend on
+        the depth of a cell; means and `logfc` are of counts per ten thousand. ``"cells"``: choose the genes of each
+        feature in some cells and test them in the others (see `holdout`). ``None``: all cells choose and test. See
+        Notes for which question each of them answers.
     holdout
         With ``split="cells"``, the cells to test on: a share, drawn by `rng`; a boolean column of ``obs``; or ``None``:
         those that the fit held out.
@@ -155,6 +159,10 @@ def feature_genes(
         ``raw``.
     ``uns[key]["features"]["top_genes"]``
         The five best genes of each feature that are higher in strong cells, joined by commas.
+    ``uns[key]["features"]["genes_coherence"]``, ``["genes_coherence_pval"]``
+        Whether the ten best genes of each feature that are higher in strong cells vary together: their mean pairwise
+        correlation over the cells that are tested, less that of random genes of like expression, and its p-value. NaN
+        with fewer than three such genes. See Notes.
     ``uns[key]["params"]["feature_genes"]``
         The options, the number of tests and of cells tested on, and the scale that `logfc` is on.
 
@@ -214,10 +222,20 @@ def feature_genes(
     - ``sample_key``: would it be so in other donors? Undoes that cells of one donor resemble each other. It does not
       break that circle either, which is the same in every donor: combine it with ``split="counts"``.
 
+    Are the genes of a feature one thing, or a list? The best genes of a feature in noise are high in its cells as well.
+    For `genes_coherence`, expression is freed of depth (a cubic of the logarithm of the detected genes, or of the total
+    for counts) and of samples, if there are any, and correlated over all cells that are tested, at most 4,000. Its
+    p-value is the larger of two: (1) each gene is correlated with the sum of those before it, which for independent
+    genes gives independent p-values (gamma, as above); these are combined by Fisher's method and multiplied by the
+    number of sets of as many genes, one of which embedding, features and scores have chosen. (2) The share of random
+    sets, gene by gene of like expression, that vary together as much. It is cautious: with genes that are permuted over
+    cells one by one before embedding and fit, next to none is below .05.
+
     When not to trust it: cells of one donor are not independent; without `sample_key`, p-values are about these cells.
     A derivative through a decoder is what the model believes near these cells, not a test, and no more causal than the
     correlations it was trained on. A paired test over three or four samples finds only large effects. Deeply sequenced
-    cells differ from shallow ones in log-normalized expression whatever the split. A feature active in nearly all cells
+    cells differ from shallow ones in log-normalized expression, whatever the cells: only ``split="counts"`` tests
+    residuals. A feature active in nearly all cells
     has no contrast: use the correlation.
 
     References
@@ -225,7 +243,8 @@ def feature_genes(
     Welch (1947), Biometrika 34:28. Pitman (1937), J R Stat Soc Suppl 4:119 (moments under relabeling).
     Benjamini and Hochberg (1995), J R Stat Soc B 57:289. Cochran (1977), Sampling Techniques (group size and skewness).
     Neufeld et al. (2024), Biostatistics 25:270 (thinned counts, and why a split by cells is not enough). Squair et al.
-    (2021), Nature Communications 12:5692 (samples as replicates).
+    (2021), Nature Communications 12:5692 (samples as replicates). Lause et al. (2021), Genome Biology 22:258
+    (residuals).
 
     Examples
     --------
@@ -256,7 +275,7 @@ def feature_genes(
     if check_positive_int(min_cells, name="min_cells") < 2:
         msg = "min_cells must be at least 2: one cell has no variance."
         raise ValueError(msg)
-    if not 0 <= quantile <= 1:
+    if quantile is not None and not 0 <= quantile <= 1:
         msg = f"quantile must lie between 0 and 1, found {quantile!r}."
         raise ValueError(msg)
     if not skew_guard >= 0:
@@ -297,7 +316,7 @@ def feature_genes(
         pvalues="parametric" if sample_key else pvalues,
         layer=layer,
         use_raw=_reads_raw(adata, layer, use_raw, split),
-        quantile=float(quantile),
+        quantile=None if quantile is None else float(quantile),
         min_cells=min_cells,
         n_silent=None if n_silent is None else check_positive_int(n_silent, name="n_silent"),
         skew_guard=float(skew_guard),
@@ -311,8 +330,10 @@ def feature_genes(
     job = open_genes(adata, key, settings, max_memory=max_memory)
     table = check.get_feature_table(adata, key)
     check_tested(job, table, settings)
-    scale = scale_of(job.blocks.totals)
-    warn_of_scale(scale)
+    scale = PER_TEN_THOUSAND if job.counts else scale_of(job.blocks.totals)
+    warn_of_scale(scale, job.matrix)
+    if split == "counts" and not job.counts:
+        warn_of_depth(job.matrix)
     wanted = len(table) * adata.n_vars <= _AUTO_ENTRIES if store == "auto" else bool(store)
     keep_genes = job.genes.get_indexer(adata.var_names) if wanted else None
 
@@ -338,8 +359,12 @@ def feature_genes(
             max_bytes=job.max_bytes,
             progress=progress,
         )
+    if job.counts:
+        best = describe_again(best, *job.per_ten_thousand(), ("mean_in", "mean_out"), max_bytes=job.max_bytes)
     genes = gene_table(best, table.index, job.genes, scale=scale, base=log_base(adata))
     table["top_genes"] = top_gene_names(genes, table.index)
+    together = gene_coherence(job, best, n_features=len(table), seed=settings.seed)
+    table[_keys.GENES_COHERENCE], table[_keys.GENES_COHERENCE_PVAL] = together.excess, together.pval
     counts = {
         "n_obs": adata.n_obs,
         "n_obs_tested": job.blocks.shape[0],
@@ -351,7 +376,7 @@ def feature_genes(
     stored = bool(wanted and job.genes[job.varies].isin(adata.var_names).all())
     options = asdict(settings) | {"direction": direction, "n_top": n_top, "scale": scale, "stored": stored}
     name = _keys.sae_keys(key).genes
-    _report(counts, len(table), int((genes["padj"] < 0.05).sum()), key, stored=best.scores is not None)
+    report_genes(counts, len(table), int((genes["padj"] < 0.05).sum()), key, stored=best.scores is not None)
     return record(
         adata,
         key,
@@ -368,13 +393,3 @@ def _reads_raw(adata: AnnData, layer: str | None, use_raw: bool | None, split: s
     if use_raw is None:
         return layer is None and split != "counts" and getattr(adata, "raw", None) is not None
     return use_raw
-
-
-def _report(counts: dict[str, int], n_features: int, n_significant: int, key: str, *, stored: bool) -> None:
-    skipped = n_features - counts["n_features_tested"]
-    varm = f"varm['{key}_genes'] and " if stored else ""
-    _logging.info(
-        f"feature_genes: {counts['n_features_tested']} features x {counts['n_genes_tested']} genes, "
-        f"{n_significant} of the pairs in the table with padj < .05; added {varm}uns['{key}']['genes']"
-        + (f". {skipped} features with too few active or silent cells have no genes" if skipped else "")
-    )

@@ -85,6 +85,8 @@ def decoder_genes(
         scored = earlier[np.maximum(at, 0), table.index.get_indexer(genes["feature"])]
         genes["score_contrast"] = np.where(at >= 0, scored, np.nan)
     table["top_genes"] = top_gene_names(genes, table.index)
+    # of other genes, if there
+    table = table.drop(columns=[_keys.GENES_COHERENCE, _keys.GENES_COHERENCE_PVAL], errors="ignore")
     options = {
         "method": METHOD,
         "decoder": type(decodes).__name__,

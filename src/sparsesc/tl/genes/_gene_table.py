@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sparsesc import _logging
 from sparsesc.stats.core._row_blocks import ColumnTotals
 from sparsesc.stats.genes._top_genes import TopGenes
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+PER_TEN_THOUSAND = "per_ten_thousand"
+"""Scale of counts per ten thousand of a cell."""
 _SHOWN_GENES = 5
 
 
@@ -52,7 +55,7 @@ def log_fold_change(mean_in: np.ndarray, mean_out: np.ndarray, *, scale: str, ba
     """Log2 fold change of one mean over another, as far as the scale of the matrix allows one."""
     if scale == "log1p":
         return (mean_in - mean_out) * np.log2(base)
-    if scale == "counts":
+    if scale in ("counts", PER_TEN_THOUSAND):
         return np.log2((mean_in + 1) / (mean_out + 1))
     return mean_in - mean_out
 
@@ -62,3 +65,14 @@ def log_base(adata: AnnData) -> float:
     noted = adata.uns.get("log1p")
     base = noted.get("base") if isinstance(noted, Mapping) else None
     return float(np.e if base is None else base)
+
+
+def report_genes(counts: dict[str, int], n_features: int, n_significant: int, key: str, *, stored: bool) -> None:
+    """Say what was tested, and how many features were not."""
+    skipped = n_features - counts["n_features_tested"]
+    varm = f"varm['{key}_genes'] and " if stored else ""
+    _logging.info(
+        f"feature_genes: {counts['n_features_tested']} features x {counts['n_genes_tested']} genes, "
+        f"{n_significant} of the pairs in the table with padj < .05; added {varm}uns['{key}']['genes']"
+        + (f". {skipped} features with too few active or silent cells have no genes" if skipped else "")
+    )

@@ -20,11 +20,12 @@ class GeneSettings:
     method: str
     pvalues: str
     use_raw: bool
-    quantile: float
     min_cells: int
     skew_guard: float
     seed: int
     """Draws the silent cells, where they are sampled, and the held-out cells, where they are drawn."""
+    quantile: float | None = None
+    """``None``: strong cells are those in which a feature is on."""
     layer: str | None = None
     n_silent: int | None = None
     """``None``: all silent cells."""

@@ -98,8 +98,9 @@ def moments_of_copies(
 
     def blocks() -> Iterator[Sums]:
         for part in np.unique(portion):
-            recode = partial(shuffled_copies, features=copied[portion == part], rng=rng)
-            job = open_genes(adata, key, settings, max_memory=max_memory, with_p=False, recode=recode)
+            those = copied[portion == part]
+            recode = partial(shuffled_copies, features=those, rng=rng)
+            job = open_genes(adata, key, settings, max_memory=max_memory, with_p=False, recode=recode, recoded=those)
             columns, is_tested = job.genes.get_indexer(genes), job.statistic.tested
 
             def sums(block: GeneBlock, columns: np.ndarray = columns, is_tested: np.ndarray = is_tested) -> Sums:
