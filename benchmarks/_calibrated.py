@@ -168,7 +168,7 @@ def numeric(draw: Draw, pval: str) -> pd.DataFrame:
     return pd.DataFrame({"feature": table["feature"], "target": "number", "pval": table[pval]})
 
 
-def concept(draw: Draw) -> pd.DataFrame:
+def label_names(draw: Draw) -> pd.DataFrame:
     ssc.tl.annotate_features(draw.adata, label_keys=label_of(draw))
     table = draw.adata.uns["sae"]["annotation"]
     return table[table["source"] == "label"].rename(columns={"evidence": "target"})
@@ -339,7 +339,7 @@ def _rows() -> dict[str, Test]:
         "association: Pearson, default": Test("numbers", lambda d: numeric(d, "pval_pearson")),
         "association: Spearman, asymptotic": Test("numbers", lambda d: numeric(d, "pval_asymptotic"), False),
         "association: Pearson, asymptotic": Test("numbers", lambda d: numeric(d, "pval_pearson_asymptotic"), False),
-        "annotation: held-out concept F1": Test("labels, best of many", concept),
+        "annotation: labels on held-out cells": Test("labels, best of many", label_names),
         "locality: Mann-Whitney": Test("labels", locality),
         "absorption: missed and absorbed cells": Test("categories", absorption),
         "similarity: co-activation": Test("pairs of features", coactivation),

@@ -121,9 +121,10 @@ WRITTEN = {
     '`uns[key]["association_numeric"]`: `pval` and `pval_pearson`, each also `_asymptotic`': (
         "association: Spearman, association: Pearson"
     ),
-    '`uns[key]["features"]`: `concept_pval`; `uns[key]["annotation"]`: `pval` of labels (of genes and sets: copied)': (
+    '`uns[key]["features"]`: `where_pval`; `uns[key]["annotation"]`: `pval` of labels (of genes and sets: copied)': (
         "annotation"
     ),
+    '`uns[key]["params"]["annotate_features"]`: `smooth_pval`': "[names](names.md)",
     '`uns[key]["locality"]`: `pval`': "locality",
     '`uns[key]["absorption"]`: `pval`': "absorption",
     '`uns[key]["similarity"]`: `pval`': "similarity: co-activation",
@@ -155,7 +156,8 @@ value in that setting.
 """
 
 DATA_SETS = f"""
-Other scores (F1, held-out r, MCC, LMS, stability, rank fidelity) come with a null or a baseline, but without p-values;
+Whether names are right, and what is named where there is nothing to name, is measured in [names](names.md). Other
+scores (F1, held-out r, MCC, LMS, stability, rank fidelity) come with a null or a baseline, but without p-values;
 so do the genes of a decoder. In the test suite, levels and mixtures are tested in `tests/tl/test_calibration.py`,
 `tests/tl/test_calibration_mixtures.py` and the tests of absorption, drift, impact, counts, latent dimensions, genes
 over samples (`test_feature_genes_split.py`) and representations (`tests/stats/groups/test_representation.py`).
@@ -167,7 +169,7 @@ Without anything to detect:
 - labels, numbers, genes, pairs of features: 700 real blood cells (765 genes, 10 labels of 8 to 240 cells) with an
   untrained code of 64 features, the cells of every feature shuffled separately; numbers with a long tail.
 - genes, five samples: the same, in five random samples.
-- labels, best of many: the same; for each feature, one label and one threshold are chosen on half of the cells.
+- labels, best of many: the same; for each feature, one label or union of labels is chosen on half of the cells.
 - labels, all features together: 200 of these cells with random labels, scored by the best of 16 features; the p-values
   of eleven metrics.
 - categories: labels, each with a feature that misses a tenth of its cells at random. An absorber is hardly ever chosen;
