@@ -31,6 +31,7 @@ from benchmarks._known_truth import (
     strangers,
     unpaired,
 )
+from benchmarks._labels_of_donors import labels_of_donors
 from benchmarks._real_cells import (
     cells_alike,
     coherent_sets,
@@ -72,6 +73,15 @@ def _programs(rng: np.random.Generator) -> Draw:
     return draw
 
 
+def _donors(shuffled: bool) -> Family:
+    return Family(
+        lambda rng: labels_of_donors(rng, shuffled=shuffled),
+        125 if shuffled else 250,
+        lambda rng: labels_of_donors(rng, shuffled=shuffled, changed=10),
+        50,
+    )
+
+
 FAMILIES: dict[str, Family] = {
     "labels": Family(shuffled_cells, 50, lambda rng: simulated(rng, labels=10)),
     "labels, best of many": Family(shuffled_cells, 320, lambda rng: simulated(rng, labels=10)),
@@ -95,11 +105,15 @@ FAMILIES: dict[str, Family] = {
     "cells alike, depths of sd 1": Family(lambda rng: cells_alike(rng, depth="wide"), 10),
     "GO sets": Family(go_sets, 3, needs_data=True),
     "samples that differ": _samples("groups", 250),
+    "2 against 2 samples": _samples("two", 250),
     "3 against 3 samples": _samples("few", 250),
     "three conditions": _samples("three", 125),
     "both conditions in each sample": _samples("pairs", 250),
     "samples of other ages": _samples("age", 250),
     "samples with two cell types": _samples("types", 125),
+    "samples with other shares of types": _samples("shift", 250),
+    "types shuffled within donors": _donors(True),
+    "labels whose shares differ by donor": _donors(False),
     "cells of samples that differ": Family(lambda rng: donors(rng, "groups"), 50, strangers),
     "samples that differ, genes": Family(
         lambda rng: simulated(rng, samples=True), 40, lambda rng: simulated(rng, genes=10, samples=True), 30
@@ -143,8 +157,8 @@ def label_of(draw: Draw) -> str:
     return "label" if "label" in draw.adata.obs else "bulk_labels"
 
 
-def association(draw: Draw, column: str = "", pvalues: str = "auto") -> pd.DataFrame:
-    ssc.tl.feature_association(draw.adata, column or label_of(draw), pvalues=pvalues)
+def association(draw: Draw, column: str = "", **options: str) -> pd.DataFrame:
+    ssc.tl.feature_association(draw.adata, column or label_of(draw), **options)
     return draw.adata.uns["sae"]["association"].rename(columns={"category": "target"})
 
 
@@ -154,7 +168,7 @@ def numeric(draw: Draw, pval: str) -> pd.DataFrame:
     return pd.DataFrame({"feature": table["feature"], "target": "number", "pval": table[pval]})
 
 
-def concept(draw: Draw) -> pd.DataFrame:
+def label_names(draw: Draw) -> pd.DataFrame:
     ssc.tl.annotate_features(draw.adata, label_keys=label_of(draw))
     table = draw.adata.uns["sae"]["annotation"]
     return table[table["source"] == "label"].rename(columns={"evidence": "target"})
@@ -325,7 +339,7 @@ def _rows() -> dict[str, Test]:
         "association: Pearson, default": Test("numbers", lambda d: numeric(d, "pval_pearson")),
         "association: Spearman, asymptotic": Test("numbers", lambda d: numeric(d, "pval_asymptotic"), False),
         "association: Pearson, asymptotic": Test("numbers", lambda d: numeric(d, "pval_pearson_asymptotic"), False),
-        "annotation: held-out concept F1": Test("labels, best of many", concept),
+        "annotation: labels on held-out cells": Test("labels, best of many", label_names),
         "locality: Mann-Whitney": Test("labels", locality),
         "absorption: missed and absorbed cells": Test("categories", absorption),
         "similarity: co-activation": Test("pairs of features", coactivation),
@@ -391,13 +405,21 @@ def _rows() -> dict[str, Test]:
     tests["gene sets: gsea, default"] = Test("random gene sets", lambda d: terms(d, "gsea"), share=0.2)  # slow
     tests["gene sets: ulm, default, GO sets"] = Test("GO sets", terms)
     tests["gene sets: ulm, null of genes, GO sets"] = Test("GO sets", lambda d: terms(d, null="genes"), False)
+    for labels in ("types shuffled within donors", "labels whose shares differ by donor"):
+        tests[f"association: within donors, {labels}"] = Test(labels, lambda d: association(d, strata="sample"))
+        tests[f"association: donors as replicates, {labels}"] = Test(
+            labels, lambda d: association(d, sample_key="sample")
+        )
+        tests[f"association: all cells together, {labels}"] = Test(labels, association, False)
     designs = {
         differ: {},
+        "2 against 2 samples": {},
         "3 against 3 samples": {},
         "three conditions": {},
         "both conditions in each sample": {},
         "samples of other ages": {"covariates": "age"},
         "samples with two cell types": {"groupby": "type"},
+        "samples with other shares of types": {"groupby": "type"},
     }
     for design, options in designs.items():
         tests[f"conditions: {design}"] = Test(design, lambda d, o=options: differential(d, **o))
@@ -416,6 +438,8 @@ def _rows() -> dict[str, Test]:
     tests["counts: excess zeros"] = Test("NB counts", lambda d: count_families(d, "zinb"))
     tests["conditions: plain t"] = Test(differ, lambda d: differential(d, moderate=False))
     tests["conditions: plain t, 3 against 3"] = Test("3 against 3 samples", lambda d: differential(d, moderate=False))
+    tests["conditions: plain t, 2 against 2"] = Test("2 against 2 samples", lambda d: differential(d, moderate=False))
+    tests["conditions: types taken together"] = Test("samples with other shares of types", differential, False)
     tests["conditions: ages left out"] = Test("samples of other ages", differential, False)
     tests["conditions: cells as replicates"] = Test(differ, lambda d: association(d, "condition"), False)
     return tests

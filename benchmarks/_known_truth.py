@@ -185,20 +185,24 @@ def donors(rng: np.random.Generator, design: str, *, changed: int = 0) -> Draw:
 
     Designs: ``"groups"``, 6 against 6 samples; ``"few"``, 3 against 3; ``"three"``, 3 conditions of 4 samples;
     ``"pairs"``, both conditions in each of 12 samples; ``"age"``, 6 against 6, of other ages, which matter to all
-    features; ``"types"``, 6 against 6 with cells of two types.
+    features; ``"types"``, 6 against 6 with cells of two types; ``"two"``, 2 against 2; ``"shift"``, 6 against 6 with
+    cells of two types, one of which is more frequent in a condition.
     """
-    n_samples = 6 if design == "few" else SAMPLES
+    n_samples = {"two": 4, "few": 6}.get(design, SAMPLES)
     sample = np.arange(CELLS) % n_samples
     of_sample = rng.permutation(np.arange(n_samples) % (3 if design == "three" else 2))
     condition = rng.integers(0, 2, CELLS) if design == "pairs" else of_sample[sample]
     cell_type = rng.integers(0, 2, CELLS)
+    if design == "shift":
+        share = np.clip(rng.beta(8, 8, size=n_samples) + np.where(of_sample > 0, 0.12, -0.12), 0.05, 0.95)
+        cell_type = (rng.random(CELLS) < share[sample]).astype(int)
     age = rng.normal(size=n_samples) + 1.5 * of_sample
     odds = -1.6 + rng.normal(scale=0.5, size=(n_samples, FEATURES))[sample]
     if design == "pairs":  # and differ in how they respond
         odds += rng.normal(scale=0.3, size=(2 * n_samples, FEATURES))[2 * sample + condition]
     if design == "age":
         odds += np.outer(age, rng.normal(scale=0.5, size=FEATURES))[sample]
-    if design == "types":
+    if design in ("types", "shift"):
         odds += rng.normal(size=(2, FEATURES))[cell_type]
     odds[:, :changed] += 1.5 * (condition > 0)[:, None]
     obs = {"sample": sample, "condition": condition, "type": cell_type, "age": age[sample]}

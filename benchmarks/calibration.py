@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scanpy as sc
 
 from benchmarks._calibrated import FAMILIES, TESTS
 from benchmarks._keep import Kept
@@ -114,13 +115,16 @@ def broken(row: dict) -> list[str]:
 
 # Every column of p-values that the package writes, and the tests here that start with these words.
 WRITTEN = {
-    '`uns[key]["association"]`: `pval`, `pval_asymptotic`': "association: Mann-Whitney",
+    '`uns[key]["association"]`: `pval`, `pval_asymptotic`': (
+        "association: Mann-Whitney; with `strata`: within donors; with `sample_key`: donors as replicates"
+    ),
     '`uns[key]["association_numeric"]`: `pval` and `pval_pearson`, each also `_asymptotic`': (
         "association: Spearman, association: Pearson"
     ),
-    '`uns[key]["features"]`: `concept_pval`; `uns[key]["annotation"]`: `pval` of labels (of genes and sets: copied)': (
+    '`uns[key]["features"]`: `where_pval`; `uns[key]["annotation"]`: `pval` of labels (of genes and sets: copied)': (
         "annotation"
     ),
+    '`uns[key]["params"]["annotate_features"]`: `smooth_pval`': "[names](names.md)",
     '`uns[key]["locality"]`: `pval`': "locality",
     '`uns[key]["absorption"]`: `pval`': "absorption",
     '`uns[key]["similarity"]`: `pval`': "similarity: co-activation",
@@ -152,7 +156,8 @@ value in that setting.
 """
 
 DATA_SETS = f"""
-Other scores (F1, held-out r, MCC, LMS, stability, rank fidelity) come with a null or a baseline, but without p-values;
+Whether names are right, and what is named where there is nothing to name, is measured in [names](names.md). Other
+scores (F1, held-out r, MCC, LMS, stability, rank fidelity) come with a null or a baseline, but without p-values;
 so do the genes of a decoder. In the test suite, levels and mixtures are tested in `tests/tl/test_calibration.py`,
 `tests/tl/test_calibration_mixtures.py` and the tests of absorption, drift, impact, counts, latent dimensions, genes
 over samples (`test_feature_genes_split.py`) and representations (`tests/stats/groups/test_representation.py`).
@@ -164,7 +169,7 @@ Without anything to detect:
 - labels, numbers, genes, pairs of features: 700 real blood cells (765 genes, 10 labels of 8 to 240 cells) with an
   untrained code of 64 features, the cells of every feature shuffled separately; numbers with a long tail.
 - genes, five samples: the same, in five random samples.
-- labels, best of many: the same; for each feature, one label and one threshold are chosen on half of the cells.
+- labels, best of many: the same; for each feature, one label or union of labels is chosen on half of the cells.
 - labels, all features together: 200 of these cells with random labels, scored by the best of 16 features; the p-values
   of eleven metrics.
 - categories: labels, each with a feature that misses a tenth of its cells at random. An absorber is hardly ever chosen;
@@ -182,11 +187,14 @@ Without anything to detect:
 - cells alike: 1,000 cells of one profile of 1,000 genes, at depths drawn from 2,700 blood cells or with a log-normal
   spread of 1; counts in two halves, and an untrained code of 50 components of one of them.
 - GO sets: gene scores of shuffled cells with 2,700 blood cells, 2,000 genes and the biological processes of GO.
-- samples that differ, 3 against 3 samples, three conditions: {CELLS:,} simulated cells of 12 (or 6) samples, which
-  differ in how often each feature is active (or genes are expressed), but not by condition. For drift, one condition is
-  the query. Both conditions in each sample: samples also differ in their response. Samples of different ages: age
-  affects all features, and the samples of one condition are older. Samples with two cell types: the types are tested
-  separately.
+- types shuffled within donors, labels whose shares differ by donor: {CELLS:,} simulated cells of eight donors of
+  unlike size, composition and depth. Features follow donor, type and depth of a cell, and nothing else; labels are the
+  types, shuffled within donors, or drawn by lot with other shares in each donor.
+- samples that differ, 2 or 3 against as many samples, three conditions: {CELLS:,} simulated cells of 12 (4, 6) samples,
+  which differ in how often each feature is active (or genes are expressed), but not by condition. For drift, one
+  condition is the query. Both conditions in each sample: samples also differ in their response. Samples of different
+  ages: age affects all features, and the samples of one condition are older. Samples with two cell types: the types are
+  tested separately; with other shares of types, one type is more frequent in a condition.
 - batches: features that follow the label, and batches with different shares of the labels. P-values are for one
   feature, adjusted ones for the whole family; the package does not adjust those of held-out cells.
 - loadings: {FEATURES} principal components with random loadings of {GENES} genes, 60 random gene sets. Loadings of
@@ -265,6 +273,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="file of results, one a line; what is in it is not run again")
     parser.add_argument("--quick", "--smoke", action="store_true", help="one data set a test, nothing written")
     options = parser.parse_args()
+    sc.settings.verbosity = 0
     kept = Kept(None if options.quick else options.keep)
     rows = []
     for name, test in TESTS.items():

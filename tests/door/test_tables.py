@@ -20,7 +20,7 @@ def test_writer_and_reader_exist(name):
 
 
 def test_every_meaning_is_in_use():
-    used = {column for table in _keys.TABLES.values() for column in table.columns}
+    used = {column for table in _keys.TABLES.values() for column in (*table.columns, *table.optional)}
     assert set(_keys.MEANING) <= used
     assert all(table.rows and all(table.columns.values()) for table in _keys.TABLES.values())
 
@@ -87,6 +87,15 @@ def test_tables_of_studies_are_as_registered(study):
     for name, table in tables.items():
         assert set(_keys.TABLES[name].columns) <= {*table.columns, table.index.name}, name
         pd.testing.assert_frame_equal(ssc.get.table(adata, name, key=study), table)
+
+
+def test_associations_have_no_column_without_a_meaning(written):
+    adata = written[0].copy()
+    for options in ({}, {"strata": "phase"}, {"sample_key": "sample"}):
+        ssc.tl.feature_association(adata, ["bulk_labels", "n_genes"], **options)
+        for name in ("association", "association_numeric"):
+            known = _keys.TABLES[name]
+            assert set(adata.uns["sae"][name].columns) <= {*known.columns, *known.optional}
 
 
 def test_every_table_is_read_by_its_reader(written):

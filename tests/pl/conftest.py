@@ -22,7 +22,7 @@ def associations(codes: np.ndarray, obs: pd.DataFrame, keys: list[str], names: p
             r = ((Z - Z.mean(0)) * (inside - inside.mean())[:, None]).mean(0) / (Z.std(0) * inside.std())
             block = {"feature": names[alive], "key": key, "category": category, "pearson_r": r, "auroc": auroc}
             block |= {"f1": np.clip(r, 0, 1), "mean_in": Z[inside].mean(0), "mean_out": Z[~inside].mean(0)}
-            blocks.append(pd.DataFrame(block | {"pval": 1e-4, "padj": 1e-3}))
+            blocks.append(pd.DataFrame(block | {"pval": 1e-4, "padj": 1e-3, "n_cells": n1}))
     return pd.concat(blocks, ignore_index=True)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,11 +13,12 @@ from sparsesc.pl import _association
 
 
 def shown(ax, *, swap=False):
-    """The heat map as a table: features x categories of all blocks."""
+    """The heat map as a table: features x categories of all blocks, without their numbers of cells."""
     blocks = [np.ma.filled(np.atleast_2d(mesh.get_array()), np.nan) for mesh in ax.collections]
     values = np.concatenate([b.T if swap else b for b in blocks], axis=1)
     x, y = ([t.get_text() for t in labels] for labels in (ax.get_xticklabels(), ax.get_yticklabels()))
-    return pd.DataFrame(values, index=x if swap else y, columns=y if swap else x)
+    rows, columns = (x, y) if swap else (y, x)
+    return pd.DataFrame(values, index=rows, columns=[c.rpartition(" (n=")[0] for c in columns])
 
 
 @pytest.mark.parametrize("value", ["auroc", "pearson_r", "f1", "mean_in", "mean_out"])
@@ -136,6 +139,37 @@ def test_column_of_obs_may_be_gone(described):
     del described.obs["phase"]
     ax = ssc.pl.association(described, "phase", show=False)
     assert list(shown(ax).columns) == ["G1", "G2M", "S"]
+
+
+def test_categories_say_how_many_cells_they_have(described):
+    ax = ssc.pl.association(described, "phase", show=False)
+    sizes = described.obs["phase"].value_counts()
+    assert [t.get_text() for t in ax.get_xticklabels()] == [f"{c} (n={sizes[c]})" for c in ("G1", "G2M", "S")]
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_names_of_narrow_columns_are_whole(described, swap):
+    """A name that is longer than its block is wide is not broken within a word, and leaves room for itself."""
+    table = described.uns["sae"]["association"]
+    phase = table[(table["key"] == "phase") & (table["category"] != "S")]
+    names = ("condition", "experimental_batch", "sex")
+    described.uns["sae"]["association"] = pd.concat([phase.assign(key=name) for name in names])
+    fig = ssc.pl.association(described, n_shown=12, swap_axes=swap, return_fig=True)
+    fig.canvas.draw()
+    texts = fig.axes[0].texts
+    assert ["".join(t.get_text().split("\n")) for t in texts] == list(names)
+    assert texts[0].get_text() == "condition"
+    boxes = [t.get_window_extent() for t in texts]
+    assert all(not a.overlaps(b) for a, b in itertools.pairwise(boxes))
+
+
+def test_the_only_column_is_not_repeated_in_each_row(described):
+    features = described.uns["sae"]["features"]
+    features["label"] = ["bulk_labels: Dendritic", *["phase: S"] * 63]
+    of_one = ssc.pl.association(described, "bulk_labels", features=["sae_0"], show=False).get_yticklabels()
+    assert [t.get_text() for t in of_one] == ["sae_0 · Dendritic"]
+    of_both = ssc.pl.association(described, features=["sae_0"], show=False).get_yticklabels()
+    assert [t.get_text() for t in of_both] == ["sae_0 · bulk_labels: Dendritic"]
 
 
 def test_many_long_category_names_fit(described):

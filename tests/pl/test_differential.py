@@ -31,12 +31,13 @@ def texts(ax):
 
 def test_volcano_shows_the_table(compared):
     before = compared.uns["sae"]["differential"].copy()
-    ax = ssc.pl.differential(compared, show=False)
+    ax = ssc.pl.differential(compared, measure="mean", show=False)
     rows = before[before["measure"] == "mean"]
     points = ax.collections[0].get_offsets()
     np.testing.assert_allclose(np.sort(points[:, 0]), np.sort(rows["logfc"]))
     np.testing.assert_allclose(np.sort(points[:, 1]), np.sort(-np.log10(rows["pval"])))
-    assert ax.get_title() == "treated vs control"
+    assert ax.get_title() == "treated vs control\n(n=5 vs 5 samples)"
+    assert ax.get_xlabel().startswith("log2 fold change of mean activation")
     assert texts(ax)[0] == "sae_3"
     blue = [colors.to_hex(c).upper() == _style.BLUE for c in ax.collections[0].get_facecolor()]
     assert sum(blue) == ((rows["padj"] < 0.05) & (rows["logfc"] > 0)).sum() >= 1
@@ -45,7 +46,7 @@ def test_volcano_shows_the_table(compared):
     rows = before[before["measure"] == "active"]
     np.testing.assert_allclose(np.sort(ax.collections[0].get_offsets()[:, 0]), np.sort(rows["score"]))
     assert not texts(ax)
-    assert ax.get_xlabel() == "t"
+    assert ax.get_xlabel().startswith("t of share of active cells")
 
 
 def test_samples_are_the_points(compared):
@@ -58,7 +59,7 @@ def test_samples_are_the_points(compared):
         )
         x = np.round(ax.collections[0].get_offsets()[:, 0])
         assert sorted(x) == [0] * 5 + [1] * 5
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["control", "treated"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["control\n(n=5)", "treated\n(n=5)"]
     assert ax.get_title().startswith("sae_3\npadj ")
     assert not ax.lines
 
@@ -81,9 +82,9 @@ def test_samples_under_both_conditions_are_joined(compared):
 def test_groups(compared):
     ssc.tl.differential_features(compared, "condition", sample_key="sample", groupby="kind", measure="active")
     axes = ssc.pl.differential(compared, show=False)
-    assert {ax.get_title() for ax in axes} == {"B: treated vs control", "T: treated vs control"}
+    assert {ax.get_title() for ax in axes} == {f"{kind}: treated vs control\n(n=5 vs 5 samples)" for kind in "BT"}
     ax = ssc.pl.differential(compared, group="T", show=False)
-    assert ax.get_title() == "T: treated vs control"
+    assert ax.get_title() == "T: treated vs control\n(n=5 vs 5 samples)"
     ax = ssc.pl.differential(compared, "sae_3", group="T", show=False)
     codes = compared.obsm["X_sae"].toarray()[:, 3] > 0
     inside = (compared.obs["kind"] == "T").to_numpy()
@@ -99,10 +100,42 @@ def test_several_conditions(compared):
     compared.obs["condition"] = compared.obs["condition"].map(lambda i: "abc"[i])
     ssc.tl.differential_features(compared, "condition", sample_key="sample")
     ax = ssc.pl.differential(compared, "sae_3", show=False)
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "b", "c"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a\n(n=4)", "b\n(n=3)", "c\n(n=3)"]
     ax = ssc.pl.differential(compared, "sae_3", condition="c", show=False)
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "c"]
-    assert ssc.pl.differential(compared, condition="b", show=False).get_title() == "b vs a"
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a\n(n=4)", "c\n(n=3)"]
+    assert ssc.pl.differential(compared, condition="b", show=False).get_title() == "b vs a\n(n=3 vs 4 samples)"
+
+
+def plant(compared, hits: dict[tuple[str, str], float]) -> None:
+    """Only these features and measures differ."""
+    table = compared.uns["sae"]["differential"]
+    table[["pval", "padj"]] = 0.5, 1.0
+    for (feature, measure), p in hits.items():
+        rows = (table["feature"] == feature) & (table["measure"] == measure)
+        table.loc[rows, ["pval", "padj"]] = p, 10 * p
+    compared.uns["sae"]["differential"] = table.sort_values("pval", kind="stable", ignore_index=True)
+
+
+def test_the_measure_with_the_hits_is_shown(compared):
+    plant(compared, {("sae_5", "active"): 1e-8})
+    ax = ssc.pl.differential(compared, show=False)
+    assert texts(ax) == ["sae_5"]
+    assert "share of active cells" in ax.get_xlabel()
+    axes = ssc.pl.differential(compared, kind="samples", show=False)
+    assert axes[0].get_ylabel() == "Share of active cells"
+    assert axes[0].get_title().startswith("sae_5\n")
+
+
+def test_what_only_the_other_measure_finds_is_said(compared):
+    plant(compared, {("sae_5", "active"): 1e-8, ("sae_6", "active"): 1e-7, ("sae_7", "mean"): 1e-9})
+    ax = ssc.pl.differential(compared, show=False)
+    assert sorted(texts(ax)) == ["sae_5", "sae_6"]
+    assert "by mean activation: sae_7" in ax.get_xlabel()
+    ax = ssc.pl.differential(compared, measure="mean", show=False)
+    assert texts(ax) == ["sae_7"]
+    assert "by share of active cells: sae_5 and 1 more" in " ".join(ax.get_xlabel().split())
+    plant(compared, {("sae_5", "active"): 1e-8, ("sae_5", "mean"): 1e-7})  # found by both: the mean
+    assert ssc.pl.differential(compared, show=False).get_xlabel() == "log2 fold change of mean activation"
 
 
 def test_nothing_significant_and_p_of_zero(compared):

@@ -40,7 +40,7 @@ def test_panels_show_the_tables(suppressed):
     rows = transfer[(transfer["label_key"] == "bulk_labels") & (transfer["state"] == "after")]
     after = next(c for c in axes["transfer"].collections if c.get_label() == "after").get_offsets()
     np.testing.assert_allclose(after[:, 0], [*rows["accuracy"], rows["accuracy"].mean()])
-    assert [text.get_text() for text in axes["transfer"].get_yticklabels()] == ["one", "two", "mean"]
+    assert [text.get_text() for text in axes["transfer"].get_yticklabels()] == ["one (n=87)", "two (n=264)", "mean"]
     random = next(c for c in axes["transfer"].collections if c.get_label() == "random features").get_offsets()
     assert len(random) == 3 * 3
 

@@ -168,6 +168,8 @@ class Table:
     """What a row is."""
     columns: Mapping[str, str]
     """Meaning of the columns that it always has, in order; the name of the index first where it has one."""
+    optional: Mapping[str, str]
+    """Meaning of those that some options of the writer add."""
 
 
 _STORED = tomllib.loads((files("sparsesc.door") / "tables.toml").read_text("utf-8"))
@@ -177,8 +179,8 @@ MEANING: dict[str, str] = _STORED["meaning"]
 
 def _table(entry: Mapping[str, Any]) -> Table:
     meaning = MEANING | entry.get("special", {})
-    columns = {name: meaning[name] for name in entry["columns"]}
-    return Table(entry["writer"], entry["reader"], entry.get("choice", ""), entry["rows"], columns)
+    columns, optional = ({name: meaning[name] for name in entry.get(which, [])} for which in ("columns", "optional"))
+    return Table(entry["writer"], entry["reader"], entry.get("choice", ""), entry["rows"], columns, optional)
 
 
 TABLES = {name: _table(entry) for name, entry in _STORED["tables"].items()}

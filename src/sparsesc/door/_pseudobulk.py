@@ -33,6 +33,10 @@ class Pseudobulk:
     """Replicates x features: mean activation over all cells, active or not."""
     active: np.ndarray
     """Replicates x features: share of cells in which the feature is active."""
+    square: np.ndarray
+    """Replicates x features: mean of squared activations over all cells."""
+    unit: np.ndarray
+    """Replicate of each cell of the object; -1: left out."""
     conditions: list[str]
     groups: list[str]
     paired: bool
@@ -40,9 +44,10 @@ class Pseudobulk:
 
     def take(self, rows: np.ndarray) -> Pseudobulk:
         """Some of the replicates."""
-        return replace(
-            self, units=self.units[rows].reset_index(drop=True), mean=self.mean[rows], active=self.active[rows]
-        )
+        units = self.units[rows].reset_index(drop=True)
+        kept = np.append(np.where(rows, np.cumsum(rows) - 1, -1), -1)  # the last one is that of cells without
+        arrays = {name: getattr(self, name)[rows] for name in ("mean", "active", "square")}
+        return replace(self, units=units, **arrays, unit=kept[self.unit])
 
 
 def pseudobulk(
@@ -87,8 +92,8 @@ def pseudobulk(
     n_units = len(replicates)
     n_cells = np.bincount(unit, minlength=n_units)
     here = codes if known.all() else codes[known]
-    ones = here.copy()
-    ones.data = (here.data > 0).astype(np.float64)
+    values, ones, squares = here.astype(np.float64), here.copy(), here.copy()
+    ones.data, squares.data = (here.data > 0).astype(np.float64), values.data**2
     groups = [ALL] if group is None else group.categories
     categories = {"group": groups, "sample": sample.categories, "condition": condition.categories}
     units = pd.DataFrame(
@@ -96,14 +101,10 @@ def pseudobulk(
     ).assign(n_cells=n_cells)
     for name in covariates:
         units[f"covariate {name}"] = _covariate(adata, name, known, unit, units, sample_key)
-    return Pseudobulk(
-        units,
-        group_sums(here.astype(np.float64), unit, n_units).T / n_cells[:, None],
-        group_sums(ones, unit, n_units).T / n_cells[:, None],
-        condition.categories,
-        groups,
-        paired,
-    )
+    of_cell = np.full(adata.n_obs, -1)
+    of_cell[known] = unit
+    mean, active, square = (group_sums(part, unit, n_units).T / n_cells[:, None] for part in (values, ones, squares))
+    return Pseudobulk(units, mean, active, square, of_cell, condition.categories, groups, paired)
 
 
 def covariate_columns(units: pd.DataFrame) -> np.ndarray:

@@ -54,6 +54,11 @@ def _section(title: str, text: str) -> str:
 
 def _describe(choice: str, name: str) -> str:
     """One table, with what its columns mean."""
-    columns = "; ".join(f"`{column}`: {meaning}" for column, meaning in TABLES[name].columns.items())
+    table = TABLES[name]
+    columns, optional = (
+        "; ".join(f"`{column}`: {meaning}" for column, meaning in part.items())
+        for part in (table.columns, table.optional)
+    )
+    columns += f". With some options also {optional}" if optional else ""
     head = f'``"{choice}"``' if choice else f'``"{name}"``'
-    return f"{head}\n" + indent("\n".join(wrap(f"One row: {TABLES[name].rows}. {columns}.", _WIDTH)), "    ")
+    return f"{head}\n" + indent("\n".join(wrap(f"One row: {table.rows}. {columns}.", _WIDTH)), "    ")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +35,7 @@ _VALUES: dict[str, tuple[str, float | None, tuple[float, float] | None]] = {
 }
 _STRIP = 0.09  # inches across the strip of category colors
 _GAP = 0.35  # cells of the heat map between two obs columns
+_CHARACTER = 0.29  # width of a small letter, in columns
 
 
 @plot_of("feature_association")
@@ -102,7 +104,7 @@ def association(
     >>> ssc.tl.feature_association(adata, "bulk_labels")
     >>> ax = ssc.pl.association(adata, n_shown=10, show=False)
     >>> len(ax.get_yticklabels()), [label.get_text() for label in ax.get_xticklabels()][:2]
-    (10, ['CD4+/CD25 T Reg', 'CD4+/CD45RA+/CD25- Naive T'])
+    (10, ['CD4+/CD25 T Reg (n=68)', 'CD4+/CD45RA+/CD25- Naive T (n=8)'])
     """
     check_choice(value, _VALUES, name="value")
     n_shown = check_positive_int(n_shown, name="n_shown")
@@ -117,9 +119,12 @@ def association(
         msg = "None of these features has associations: they were not tested. Leave features out to see others."
         raise ValueError(msg)
     titles = _style.feature_titles(check.get_feature_table(adata, key), list(wide.index))
+    if len(keys) == 1:  # which column labels are of is the same in all rows
+        titles = {f: title.replace(f" · {keys[0]}: ", " · ") for f, title in titles.items()}
 
     rows = [_style.wrap(titles[f], 40 if swap_axes else 44, 1) for f in wide.index]
-    columns = [_style.wrap(str(c), 34, 1) for c in wide.columns.get_level_values("category")]
+    sizes = table.astype({"key": str, "category": str}).groupby(["key", "category"])["n_cells"].first()
+    columns = [f"{_style.wrap(str(c), 34, 1)} (n={sizes[label, c]:,})" for label, c in wide.columns]
     blocks = list(wide.columns.get_level_values("key"))
     colors = [(_style.category_colors(adata, label, [name]) or {}).get(name) for label, name in wide.columns]
     n_rows, n_columns = wide.shape
@@ -169,6 +174,12 @@ def on_diagonal(wide: pd.DataFrame) -> pd.DataFrame:
     return wide.iloc[np.lexsort((-values.max(1), best))]
 
 
+def _heading(name: str, n_columns: int) -> str:
+    """Name of a block in lines, none of them broken within a word."""
+    words = re.split(r"[\s_\-/]", name)
+    return _style.wrap(name, max(8, 4 * n_columns, *(len(word) + 1 for word in words)), 3)
+
+
 def _draw(
     ax: Axes,
     values: np.ndarray,
@@ -184,14 +195,19 @@ def _draw(
     """One mesh for each obs column, with a gap between them and a strip of the colors of the categories."""
     ends = np.cumsum([len(list(block)) for _, block in groupby(blocks)])
     starts = np.concatenate([[0], ends[:-1]])
-    left = np.arange(len(columns)) + _GAP * np.repeat(np.arange(len(ends)), ends - starts)
+    names = [_heading(blocks[start], end - start) for start, end in zip(starts, ends, strict=True)]
+    # room for the longest line of each name, which the next block must not touch
+    gaps = [
+        max(_GAP, _CHARACTER * max(map(len, n.split("\n"))) - size)
+        for n, size in zip(names, ends - starts, strict=True)
+    ]
+    left = np.arange(len(columns)) + np.repeat(np.cumsum([0.0, *gaps[:-1]]), ends - starts)
     lines = np.arange(len(rows) + 1)
-    for start, end in zip(starts, ends, strict=True):
+    for start, end, name in zip(starts, ends, names, strict=True):
         edges = np.append(left[start:end], left[end - 1] + 1)
         block = np.ma.masked_invalid(values[:, start:end])
         mesh = (lines, edges, block.T) if swap else (edges, lines, block)
         ax.pcolormesh(*mesh, norm=norm, cmap=cmap, edgecolors="white", linewidth=0.5)
-        name = _style.wrap(blocks[start], max(8, 4 * (end - start)), 3)
         if len(ends) > 1 and swap:
             ax.text(
                 len(rows) + 0.2, edges[0], name, rotation=270, ha="left", va="top", size="small", color=_style.MUTED

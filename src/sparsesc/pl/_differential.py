@@ -46,7 +46,7 @@ def differential(
     save: Save = None,
     return_fig: bool | None = None,
 ) -> Drawn:
-    """Features that differ between conditions: all tests at once, or the samples behind some of them.
+    r"""Features that differ between conditions: all tests at once, or the samples behind some of them.
 
     Parameters
     ----------
@@ -57,7 +57,8 @@ def differential(
         one point for each sample; lines join samples that were seen under several conditions. ``None``: samples when
         features are named, otherwise the volcano.
     measure
-        ``"mean"`` (activation) or ``"active"`` (share of cells). ``None``: the mean where it was tested.
+        ``"mean"`` (activation) or ``"active"`` (share of cells). ``None``: the one with more of the shown features
+        below `alpha`; the mean, if both have as many. A note says which features only the other measure finds.
     group
         Show this group only. ``None``: all groups in a volcano; among ``"samples"`` the one with the smallest p-value.
     condition
@@ -99,7 +100,7 @@ def differential(
     >>> ssc.tl.differential_features(adata, "treated", sample_key="donor")
     >>> ax = ssc.pl.differential(adata, show=False)
     >>> ax.get_title()
-    'yes vs no'
+    'yes vs no\n(n=3 vs 3 samples)'
     >>> axes = ssc.pl.differential(adata, ["sae_0", "sae_1"], show=False)
     >>> len(axes)
     2
@@ -116,15 +117,17 @@ def differential(
     if names is not None:
         _utils.check_tested(table, names, "tests")
     measured = [m for m in _MEASURES if m in set(table["measure"])]
-    shown_measure: str = measure or measured[0]
-    check_choice(shown_measure, measured, name="measure")
-    table = table[table["measure"] == shown_measure]
+    if measure is not None:
+        check_choice(measure, measured, name="measure")
     if group is not None:
         check_choice(group, table["group"].unique(), name="group")
         table = table[table["group"] == group]
     if condition is not None:
         check_choice(condition, table["condition"].unique(), name="condition")
         table = table[table["condition"] == condition]
+    within = table if names is None else table[table["feature"].isin(names)]
+    shown_measure, elsewhere = _with_most_hits(within, measured, measure, alpha)
+    table = table[table["measure"] == shown_measure]
     if names is not None:
         table = table[table["feature"].isin(names)]
         _utils.check_tested(table, names, "tests of this group and condition")
@@ -139,8 +142,11 @@ def differential(
         for axis, name in zip(axes, groups, strict=True):
             rows = table[table["group"] == name]
             _volcano(axis, rows, known, value=value, n_labels=n_labels, alpha=alpha)
+            _note(axis, elsewhere[(elsewhere["group"] == name) & (elsewhere["condition"] == condition)], known)
+            n, n_reference = rows[["n_samples", "n_samples_reference"]].max()
             versus = f"{condition} vs {rows['reference'].iloc[0]}"
-            axis.set_title(versus if name == "all" and len(groups) == 1 else f"{name}: {versus}")
+            title = versus if name == "all" and len(groups) == 1 else f"{name}: {versus}"
+            axis.set_title(f"{_style.wrap(title, 36, 2)}\n(n={n} vs {n_reference} samples)", size="medium")
     else:
         shown = table["feature"].drop_duplicates().head(_CHOSEN).tolist() if names is None else names
         shown = [name for name in shown if name in set(table["feature"])]
@@ -161,6 +167,32 @@ def differential(
     return _utils.finish(fig, drawn, name="differential", ax=ax, show=show, save=save, return_fig=return_fig)
 
 
+def _with_most_hits(
+    table: pd.DataFrame, measured: list[str], measure: str | None, alpha: float
+) -> tuple[str, pd.DataFrame]:
+    """The measure that finds most, unless one is given, and the tests below `alpha` that only others find."""
+    hits = table[table["padj"] < alpha]
+    counts = hits["measure"].value_counts()
+    best = measure or max(measured, key=lambda name: counts.get(name, 0))  # the first of equals
+    shown = hits[hits["measure"] == best]
+    places = ["feature", "group", "condition"]
+    found = set(shown[places].itertuples(index=False, name=None))
+    others = hits[hits["measure"] != best]
+    new = [place not in found for place in others[places].itertuples(index=False, name=None)]
+    return best, others[np.array(new, dtype=bool)]
+
+
+def _note(ax: Axes, others: pd.DataFrame, known: pd.DataFrame) -> None:
+    """Below the axis: what the measure that is not shown finds besides."""
+    if others.empty:
+        return
+    what = _MEASURES[str(others["measure"].iloc[0])].lower()
+    first, rest = str(others["feature"].iloc[0]), len(others) - 1
+    title = _style.feature_titles(known, [first])[first]
+    text = f"by {what}: {title}" + (f" and {rest} more" if rest else "")
+    ax.set_xlabel(f"{ax.get_xlabel()}\n{_style.wrap(text, 40, 2)}")
+
+
 def _volcano(ax: Axes, rows: pd.DataFrame, known: pd.DataFrame, *, value: str, n_labels: int, alpha: float) -> None:
     x = rows[value].to_numpy(float)
     y = -np.log10(np.maximum(rows["pval"].to_numpy(float), _SMALLEST))
@@ -174,7 +206,8 @@ def _volcano(ax: Axes, rows: pd.DataFrame, known: pd.DataFrame, *, value: str, n
     reach = float(np.abs(x).max(initial=0)) or 1.0
     ax.set_xlim(-1.15 * reach, 1.15 * reach)
     ax.set_ylim(0, 1.12 * (float(y.max(initial=0)) or 1.0))
-    ax.set(xlabel=_VALUES[value], ylabel="-log10 p")
+    what = _MEASURES[str(rows["measure"].iloc[0])].lower() if len(rows) else ""
+    ax.set(xlabel=f"{_VALUES[value]} of {what}", ylabel="-log10 p")
     named = np.flatnonzero(sure)[np.argsort(-y[sure], kind="stable")][:n_labels]
     titles = _style.feature_titles(known, list(rows["feature"].iloc[named]))
     _label(ax, x[named], y[named], [_style.wrap(titles[f], 24, 1) for f in rows["feature"].iloc[named]])
@@ -229,7 +262,8 @@ def _samples(ax: Axes, units: pd.DataFrame, measure: str, conditions: list[str] 
     ax.set_xlim(-0.5, len(conditions) - 0.5)
     ax.set_ylim(bottom=0)
     crowded = len(conditions) * max(len(c) for c in conditions) > 20
-    ax.set_xticks(range(len(conditions)), conditions)
+    named = [f"{_style.wrap(c, 16, 2)}\n(n={int((place == i).sum())})" for i, c in enumerate(conditions)]
+    ax.set_xticks(range(len(conditions)), named)
     if crowded:
         ax.tick_params(axis="x", labelrotation=30)
     ax.set_ylabel(_MEASURES[measure])

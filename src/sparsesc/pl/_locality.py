@@ -59,7 +59,7 @@ def locality(
     words = check.get_feature_table(adata, key)["locality"].astype(str).value_counts()
     sizes = table.groupby("category", observed=True)["n_cells"].first().reindex(counts.index)
 
-    rows = [f"{_style.wrap(str(c), 40, 1)} ({n:,})" for c, n in sizes.items()]
+    rows = [f"{_style.wrap(str(c), 40, 1)} (n={n:,})" for c, n in sizes.items()]
     width, height = 3.6 + 0.07 * max(map(len, rows)), 1.1 + 0.24 * len(rows)
     fig, bars = _utils.one_axes(ax, *_utils.figure_size(figsize, width, height))
     y = np.arange(len(rows))

@@ -121,7 +121,10 @@ def suppression(
     _draw_features(axes["features"], features, float(options["bio_margin"]), n_named)
     for i, (name, table) in enumerate(scores.items(), start=1):
         if name == "transfer":
-            _draw_scores(axes[name], table.assign(value=table[metric]), "batch", "mean")
+            batches = [
+                f"{_style.wrap(str(b), 22, 1)} (n={n:,})" for b, n in zip(table["batch"], table["n_cells"], strict=True)
+            ]
+            _draw_scores(axes[name], table.assign(value=table[metric], batch=batches), "batch", "mean")
             label = _style.wrap(str(table["label_key"].iloc[0]), 24, 1)
             title = "accuracy" if metric == "accuracy" else "macro F1"
             axes[name].set(xlabel=f"{title} of {label} from other batches")
@@ -195,7 +198,7 @@ def _draw_scores(ax: Axes, table: pd.DataFrame, by: str, mean: str | None) -> No
     ax.scatter(before, before.index, s=30, facecolors="white", edgecolors="black", label="before", zorder=4)
     ax.scatter(after, after.index, s=30, color="black", linewidths=0, label="after", zorder=5)
     ax.set_yticks(
-        range(len(names)), [_style.wrap(name.replace("nmi_ari_cluster_labels_", ""), 22, 1) for name in names]
+        range(len(names)), [_style.wrap(name.replace("nmi_ari_cluster_labels_", ""), 34, 1) for name in names]
     )
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0, labelsize="small")

@@ -213,7 +213,7 @@ def test_sets_of_a_unit_that_move_together_keep_the_level():
             ssc.tl.geneset_impact(adata, sets, **options, **more)
             rejected[name].append((ssc.get.geneset_impact(adata, table="contrast")["pval"] < 0.05).mean())
     assert 0.03 < np.mean(rejected["default"]) < 0.06
-    assert np.mean(rejected["moderated"]) > 0.065  # takes fifteen sets for fifteen measurements
+    assert np.mean(rejected["moderated"]) < 0.08  # knows that fifteen sets are not fifteen measurements
 
 
 def test_without_samples_sets_are_compared_with_random_sets(trained):

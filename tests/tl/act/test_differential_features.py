@@ -62,7 +62,7 @@ def by_sample(adata, keys=("donor",)):
 def test_writes_its_table():
     adata = cells(changed=5)
     found = run(adata)
-    columns = [*_keys.TABLES[_keys.DIFFERENTIAL].columns, "se", "df", "n_samples", "n_samples_reference"]
+    columns = list(_keys.TABLES[_keys.DIFFERENTIAL].columns)
     assert list(found.columns) == columns
     assert found["pval"].is_monotonic_increasing
     assert set(found["group"]) == {"all"}
@@ -235,6 +235,89 @@ def test_groups_without_enough_samples_are_left_out(monkeypatch):
     assert "group 'NK' is not tested. At least min_samples=2 samples" in messages.pop()
     with pytest.raises(ValueError, match=r"No group of 'type' can be tested. 'B': At least min_samples=2"):
         run(adata, groupby="type", min_cells=1000)
+
+
+# what cannot be answered, and what was left out
+
+
+def warned(monkeypatch) -> list[str]:
+    messages: list[str] = []
+    monkeypatch.setattr("sparsesc._logging.warning", messages.append)
+    return messages
+
+
+@pytest.mark.parametrize(("n_samples", "smallest"), [(4, "0.33"), (6, "0.1"), (8, "")])
+def test_few_samples_are_said(monkeypatch, n_samples, smallest):
+    messages = warned(monkeypatch)
+    run(cells(n_samples=n_samples))
+    few = [m for m in messages if "cannot show a difference by themselves" in m]
+    assert len(few) == bool(smallest)
+    if smallest:
+        half = n_samples // 2
+        assert few[0].startswith(f"{half} against {half} samples")
+        assert f"p is {smallest} without further assumptions" in few[0]
+
+
+@pytest.mark.parametrize("n_samples", [4, 6, 10])
+def test_few_samples_find_nothing_where_nothing_is(n_samples):
+    """Samples differ in each feature, in all of them together, in depth (how many features are active) and in types."""
+    pvalues, found = [], []
+    rng = np.random.default_rng(n_samples)
+    sample = np.arange(60 * n_samples) % n_samples
+    adata = cells(n_samples=n_samples)[: len(sample)].copy()
+    for _ in range(60):
+        odds = rng.normal(scale=0.5, size=(n_samples, 48)) + rng.normal(scale=0.3, size=(n_samples, 1)) - 1.5
+        types = rng.random(len(sample)) < rng.beta(4, 4, size=n_samples)[sample]
+        odds = odds[sample] + np.outer(types, rng.normal(size=48))
+        codes = rng.gamma(2, size=odds.shape) * (rng.random(odds.shape) < 1 / (1 + np.exp(-odds)))
+        adata.obsm["X_sae"] = sparse.csr_matrix(codes.astype(np.float32))
+        adata.obs["donor"] = pd.Categorical(sample.astype(str))
+        adata.obs["condition"] = np.where(rng.permutation(np.arange(n_samples) % 2)[sample], "treated", "control")
+        table = run(adata)
+        pvalues.append(table["pval"])
+        found.append((table["padj"] < 0.05).any())
+    assert 0.02 < (np.concatenate(pvalues) < 0.05).mean() < 0.065
+    assert np.mean(found) < 0.12  # .05, and what 60 draws may make of it
+
+
+def test_other_shares_of_cell_types_are_said(monkeypatch):
+    """A type is more frequent in a condition, and with it its features: nothing differs within types."""
+    rng = np.random.default_rng(0)
+    adata = cells(n_samples=10)
+    treated = (adata.obs["condition"] == "treated").to_numpy()
+    kind = rng.random(adata.n_obs) < np.where(treated, 0.75, 0.3)
+    active = rng.random((adata.n_obs, 48)) < np.where(kind[:, None], np.linspace(0.1, 0.9, 48), 0.2)
+    adata.obsm["X_sae"] = sparse.csr_matrix(active.astype(np.float32))
+    adata.obs["kind"] = np.where(kind, "NK cells", "B cells")
+    messages = warned(monkeypatch)
+    assert (run(adata)["padj"] < 0.05).any()
+    assert not messages  # nobody said what the types are
+    ssc.tl.feature_association(adata, "kind")
+    run(adata)
+    assert "Conditions differ in the shares of " in messages[-1]
+    assert "'kind' (" in messages[-1]
+    assert "set groupby='kind'" in messages[-1]
+    messages.clear()
+    assert not (run(adata, groupby="kind")["padj"] < 0.05).any()
+    assert not messages
+    adata.obs["kind"] = np.random.default_rng(1).permutation(adata.obs["kind"])  # the same shares
+    run(adata)
+    assert not messages
+
+
+def test_samples_and_features_that_are_left_out_are_said(monkeypatch):
+    adata = cells()
+    size = adata.obs["donor"].value_counts()
+    messages = warned(monkeypatch)
+    lines: list[str] = []
+    monkeypatch.setattr("sparsesc._logging.info", lines.append)
+    codes = adata.obsm["X_sae"].toarray()
+    codes[:, :2] = 0
+    adata.obsm["X_sae"] = sparse.csr_matrix(codes)
+    run(adata, min_cells=int(size.min()) + 1)
+    assert f"fewer than min_cells={size.min() + 1} cells are left out: " in messages[0]
+    assert f"'{size.idxmin()} ({size.min()})'" in messages[0]
+    assert "46 features (2 are active in too few cells)" in lines[-1]
 
 
 def test_several_conditions_share_a_model():

@@ -147,6 +147,37 @@ def test_composition_is_a_batch_effect_only_without_labels():
     assert marginal["features"]["bio_information"].isna().all()
 
 
+def test_lost_biology_is_said(monkeypatch):
+    messages: list[str] = []
+    monkeypatch.setattr("sparsesc._logging.warning", messages.append)
+    adata = simulated(effect=0)
+    found(adata, batch_key="batch", bio_keys="kind")
+    assert not [m for m in messages if "bio_keys:" in m or "transfer" in m]
+    messages.clear()
+    found(adata, batch_key="batch")
+    assert "No bio_keys: all that differs between batches of 'batch' counts as batch" in messages[0]
+    assert "without label_keys nothing shows what was lost" in messages[0]
+    messages.clear()
+    transfer = found(adata, TYPES, batch_key="batch", label_keys="kind")["transfer"].groupby("state")["accuracy"].mean()
+    assert transfer["after"] < transfer["before"] - 0.05
+    assert "without label_keys" not in messages[0]
+    assert (
+        f"worse without these features ({transfer['before']:.3f} before, {transfer['after']:.3f} after)" in messages[-1]
+    )
+
+
+def test_a_transfer_with_nothing_to_gain_is_said(monkeypatch):
+    messages: list[str] = []
+    monkeypatch.setattr("sparsesc._logging.warning", messages.append)
+    adata = simulated(effect=0)
+    tables = found(adata, 15, batch_key="batch", bio_keys="kind")
+    assert tables["transfer"].query("state == 'before'")["accuracy"].mean() >= 0.95
+    assert "cannot show that suppression helps" in messages[-1]
+    messages.clear()
+    found(simulated(effect=4), batch_key="batch", bio_keys="kind")  # it helps here
+    assert not messages
+
+
 def test_batches_without_meaning_touch_nothing():
     """In about one of twenty data sets any feature at all may go."""
     touched = []

@@ -29,6 +29,7 @@ def said(monkeypatch) -> list[str]:
     """What is logged from here on."""
     lines: list[str] = []
     monkeypatch.setattr("sparsesc._logging.info", lines.append)
+    monkeypatch.setattr("sparsesc._logging.warning", lines.append)
     return lines
 
 
@@ -348,7 +349,7 @@ def test_a_label_of_one_cell_is_tested_but_names_nothing(adata, monkeypatch):
     assert row["pval"] == pytest.approx(1 / 700)  # and not 1e-150: one cell in 700 is the best there can be
     assert set(ssc.get.association(adata, table="labels")["category"]) == {"a", "b"}
     assert "single" not in set(adata.uns["sae"]["features"]["label"])
-    assert any("1 categories with fewer than min_cells=10 cells" in line for line in lines)
+    assert any("single (1)" in line and "fewer than min_cells=10 cells" in line for line in lines)
 
 
 # the door

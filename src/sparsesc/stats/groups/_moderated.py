@@ -12,6 +12,7 @@ from sparsesc.stats.core._student import log_p_two_sided
 _FEWEST = 3
 _FEWEST_FOR_TREND = 30
 _TINY = 1e-10
+_MOST_WEIGHT = 0.5  # of the prior: so much, times the residual degrees of freedom, of what the response itself counts
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class LinearFit:
     """Residual degrees of freedom."""
     mean: np.ndarray
     """Mean of each response."""
+    n_independent: float
+    """To how many independent responses they amount, as their residuals go together."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,23 @@ def fit_linear(values: np.ndarray, columns: np.ndarray, others: np.ndarray) -> L
     effect = inverse @ (left.T @ values)
     residual = cleaned - left @ effect
     variance = (residual**2).sum(0) / df
-    return LinearFit(effect, np.sqrt(np.diag(inverse)), variance, df, values.mean(0))
+    together = _independent(residual, df)
+    return LinearFit(effect, np.sqrt(np.diag(inverse)), variance, df, values.mean(0), together)
+
+
+def _independent(residual: np.ndarray, df: int) -> float:
+    r"""How many independent responses vary as much together: :math:`1 / \overline{\rho^2}`, over all pairs.
+
+    Residuals of independent responses have squared correlations of 1 / df on average, which is taken off.
+    """
+    length = np.sqrt((residual**2).sum(0))
+    directions = residual[:, length > _TINY * length.max(initial=0)] / length[length > _TINY * length.max(initial=0)]
+    n = directions.shape[1]
+    if n < 2 or df < 2:
+        return 1.0
+    observed = (((directions @ directions.T) ** 2).sum() - n) / (n * (n - 1.0))
+    shared = max(observed - 1.0 / df, 0.0) / (1.0 - 1.0 / df)
+    return n / (1.0 + (n - 1.0) * shared)
 
 
 def _orthonormal(columns: np.ndarray) -> np.ndarray:
@@ -85,7 +104,9 @@ def _orthonormal(columns: np.ndarray) -> np.ndarray:
     return u[:, s > 1e-8 * s[0]]
 
 
-def t_tests(fit: LinearFit, *, moderate: bool = True, trend: bool = True) -> ModeratedTests:
+def t_tests(
+    fit: LinearFit, *, moderate: bool = True, trend: bool = True, least: np.ndarray | None = None
+) -> ModeratedTests:
     """Two-sided tests of all coefficients of a fit.
 
     Parameters
@@ -96,16 +117,27 @@ def t_tests(fit: LinearFit, *, moderate: bool = True, trend: bool = True) -> Mod
         Whether residual variances are drawn toward their prior; otherwise these are the t-tests of least squares.
     trend
         Whether the prior depends on the mean of the response.
+    least
+        Variances that residual ones cannot be below, by response, such as what the cells of a unit alone make its mean
+        vary. Few units may agree by chance.
+
+    Notes
+    -----
+    The prior is what all responses say of their variances. Where they rise and fall together, they say less: it is
+    given no more degrees of freedom than `n_independent` responses have besides the one that is tested. Nor more than
+    half the square of the residual ones, such as 2 (besides 2) for two units against two, and 8 (besides 4) for three
+    against three. Limma has no such limits. But units such as donors have outliers, in many responses at once, which a
+    few units do not show: without limits, one in eight comparisons of nothing between two and two real donors called a
+    feature.
     """
     variance, df = fit.variance, float(fit.df)
     if moderate:
         prior, prior_df = prior_variance(variance, fit.df, covariate=fit.mean if trend else None)
-        if np.isinf(prior_df):
-            variance = prior
-        elif prior_df > 0:
-            variance = (prior_df * prior + fit.df * variance) / (prior_df + fit.df)
-        # not more than all responses together have
-        df = float(min(prior_df + fit.df, fit.df * len(variance)))
+        prior_df = min(prior_df, fit.df * (fit.n_independent - 1.0), _MOST_WEIGHT * fit.df**2)
+        variance = (prior_df * prior + fit.df * variance) / (prior_df + fit.df)
+        df = prior_df + fit.df
+    if least is not None:
+        variance = np.maximum(variance, least)
     se = fit.unscaled[:, None] * np.sqrt(variance)
     t = np.divide(fit.effect, se, out=np.zeros_like(fit.effect), where=se > 0)
     return ModeratedTests(t, se, log_p_two_sided(t, df), df)

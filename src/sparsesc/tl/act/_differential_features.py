@@ -1,20 +1,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from sparsesc import _logging
-from sparsesc._values import as_list, check_choice, check_positive_int
+from sparsesc._values import as_list, check_choice, check_positive_int, listing
 from sparsesc.door import _checks as check
 from sparsesc.door import _keys
-from sparsesc.door._pseudobulk import ALL, Pseudobulk, covariate_columns, pseudobulk
+from sparsesc.door._obs_columns import Labels, read_columns
+from sparsesc.door._pseudobulk import ALL, Pseudobulk, pseudobulk
 from sparsesc.door._slots import record
 from sparsesc.stats.core._multiple import benjamini_hochberg
-from sparsesc.stats.groups._moderated import fit_linear, t_tests
+
+from ._between_samples import Design, Untestable, compare, warn_of_composition, warn_of_few
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -66,9 +67,10 @@ def differential_features(
         ``"mean"``: mean activation; ``"active"``: share of active cells; ``"both"``: each of them.
     moderate
         Shrink the variance of each feature toward that of features with a similar mean (limma's empirical Bayes with a
-        trend); with few samples this finds more. It assumes that features are independent: where most go up and down
-        together over samples (r of .6), .08 of null p-values are below .05 with four samples, .06 with twelve.
-        ``False``: plain t-tests of least squares, whose level does not depend on that.
+        trend), less so where features go up and down together over samples and where there are few samples; and to no
+        less than the cells of a sample alone would make it. With few samples this finds more. ``False``: plain t-tests
+        of least squares, which samples that agree by chance mislead: of features with few active cells, shares take
+        few values.
     min_cells
         A sample with fewer cells (of a group) is left out.
     min_samples
@@ -124,12 +126,16 @@ def differential_features(
     a paired design, an indicator of each sample) and :math:`\beta_j` is the `effect`.
 
     A mean activation can rise because more cells are active, or because active cells are more so: compare the two
-    measures. Without `groupby` it also rises when a cell type becomes more frequent.
+    measures. Without `groupby` it also rises when a cell type becomes more frequent. Where features were compared with
+    labels by :func:`sparsesc.tl.feature_association`, a warning says which of these have other shares in a condition.
 
-    When not to trust it: with three or four samples per condition only large and steady effects are found, and a single
-    sample can carry one; look at them by :func:`sparsesc.pl.differential` with ``kind="samples"``. All samples have the
-    same weight, whatever their number of cells. If the embedding was corrected for batches that coincide with
-    conditions, the difference was removed before.
+    When not to trust it: with two or three samples per condition no test that assumes no distribution can reach p = .05
+    (two against two: 1/3 at best), and a warning says so; p-values then rest on normal distributions and on what
+    features say of each other's variances. A trait that donors have or lack, such as their sex or a batch, separates
+    two against two in one comparison of three: give it as a covariate if it is known. With three or four samples only
+    large and steady effects are found, and a single sample can carry one; look at them by
+    :func:`sparsesc.pl.differential` with ``kind="samples"``. All samples have the same weight, whatever their number of
+    cells. If the embedding was corrected for batches that coincide with conditions, the difference was removed before.
 
     References
     ----------
@@ -177,11 +183,11 @@ def differential_features(
     tables, reasons = [], {}
     for group in bulk.groups:
         try:
-            design = _Design.of(bulk, group, reference, min_cells=min_cells, min_samples=min_samples)
+            design = Design.of(bulk, group, reference, min_cells=min_cells, min_samples=min_samples)
             tables += [
-                _test(bulk, design, name, features, moderate=moderate, min_active=min_active) for name in measures
+                compare(bulk, design, name, features, moderate=moderate, min_active=min_active) for name in measures
             ]
-        except _Untestable as error:
+        except Untestable as error:
             reasons[group] = str(error)
     if not tables:
         group, reason = next(iter(reasons.items()))
@@ -208,107 +214,14 @@ def differential_features(
     }
     written = {_keys.DIFFERENTIAL: table, _keys.DIFFERENTIAL_SAMPLES: samples}
     out = record(adata, key, "differential_features", written, options, copy=copy)
-    _report(table, reasons, key)
+    _report(table, bulk, reasons, min_cells, len(features), key)
+    warn_of_few(table, paired=bulk.paired)
+    n_found = table.loc[table["padj"] < 0.05, "feature"].nunique()
+    if groupby is None and n_found:
+        design = Design.of(bulk, ALL, reference, min_cells=min_cells, min_samples=min_samples)
+        known = _known_labels(adata, key, {condition_key, sample_key, *names})
+        warn_of_composition(bulk, design, known, n_found)
     return out
-
-
-class _Untestable(Exception):
-    """Why a group cannot be tested."""
-
-
-@dataclass(frozen=True)
-class _Design:
-    """The replicates of one group, and what the model knows of them."""
-
-    group: str
-    rows: np.ndarray
-    """Positions of the replicates."""
-    reference: str
-    tested: list[str]
-    """Conditions that are compared with the reference."""
-    columns: np.ndarray
-    """Replicates x tested conditions: indicators."""
-    others: np.ndarray
-    """Replicates x covariates, with indicators of samples in a paired design."""
-
-    @classmethod
-    def of(cls, bulk: Pseudobulk, group: str, reference: str, *, min_cells: int, min_samples: int) -> _Design:
-        units = bulk.units
-        enough = ((units["group"] == group) & (units["n_cells"] >= min_cells)).to_numpy()
-        counts = units.loc[enough, "condition"].value_counts()
-        ready = [c for c in bulk.conditions if counts.get(c, 0) >= min_samples]
-        if reference not in ready or len(ready) < 2:
-            present = ", ".join(f"{c}: {counts.get(c, 0)}" for c in bulk.conditions)
-            msg = (
-                f"At least min_samples={min_samples} samples with at least min_cells={min_cells} cells are needed in "
-                f"the reference {reference!r} and in another condition. Found {present}. Samples are the replicates: "
-                "cells cannot take their place."
-            )
-            raise _Untestable(msg)
-        rows = np.flatnonzero(enough & units["condition"].isin(ready).to_numpy())
-        tested = [c for c in ready if c != reference]
-        columns = (units["condition"].to_numpy()[rows, None] == np.array(tested, dtype=object)).astype(float)
-        others = covariate_columns(units.iloc[rows])
-        if bulk.paired:
-            others = np.column_stack([others, pd.get_dummies(units["sample"].iloc[rows]).to_numpy(float)])
-        return cls(group, rows, reference, tested, columns, others)
-
-
-def _test(
-    bulk: Pseudobulk, design: _Design, measure: str, features: pd.Index, *, moderate: bool, min_active: int
-) -> pd.DataFrame:
-    """All features of one group by one measure."""
-    rows = design.rows
-    n_cells = bulk.units["n_cells"].to_numpy()[rows]
-    values = (bulk.mean if measure == "mean" else bulk.active)[rows]
-    n_active = bulk.active[rows].T @ n_cells
-    tested = np.flatnonzero((n_active >= min_active - 0.5) & (np.ptp(values, axis=0) > 0))
-    if not len(tested):
-        msg = (
-            f"None of the {len(features)} features is active in at least min_active={min_active} of "
-            f"{int(n_cells.sum())} cells and differs between samples: there is nothing to test."
-        )
-        raise _Untestable(msg)
-    values = values[:, tested]
-    try:
-        fit = fit_linear(values, design.columns, design.others)
-    except ValueError as error:
-        what = "the samples and covariates" if bulk.paired else "the covariates"
-        msg = (
-            f"The condition cannot be separated from {what}, or too few samples are left for so many of them "
-            f"({len(rows)} replicates; {error}). Leave covariates out, or add samples that break the tie."
-        )
-        raise _Untestable(msg) from error
-    tests = t_tests(fit, moderate=moderate)
-    # what half an active cell in every sample would add: where a feature is silent, a ratio needs an offset
-    total, n_all = (bulk.mean[rows].T @ n_cells)[tested], n_cells.mean()
-    half = 0.5 / n_all * (total / n_active[tested] if measure == "mean" else 1.0)
-    conditions = bulk.units["condition"].to_numpy()[rows]
-    in_reference = conditions == design.reference
-    mean_reference = values[in_reference].mean(0)
-    parts = []
-    for i, condition in enumerate(design.tested):
-        inside = conditions == condition
-        mean = values[inside].mean(0)
-        part = {
-            "feature": features[tested],
-            "group": design.group,
-            "measure": measure,
-            "condition": condition,
-            "reference": design.reference,
-            "score": tests.t[i],
-            "effect": fit.effect[i],
-            "logfc": np.log2((mean + half) / (mean_reference + half)),
-            "mean_condition": mean,
-            "mean_reference": mean_reference,
-            "pval": np.exp(tests.log_p[i]),
-            "se": tests.se[i],
-            "df": tests.df,
-            "n_samples": int(inside.sum()),
-            "n_samples_reference": int(in_reference.sum()),
-        }
-        parts.append(pd.DataFrame(part))
-    return pd.concat(parts, ignore_index=True)
 
 
 def _join(tables: list[pd.DataFrame], features: pd.Index, bulk: Pseudobulk) -> pd.DataFrame:
@@ -318,19 +231,35 @@ def _join(tables: list[pd.DataFrame], features: pd.Index, bulk: Pseudobulk) -> p
     categories |= {"condition": bulk.conditions, "reference": bulk.conditions}
     for name, levels in categories.items():  # names repeat in every row
         table[name] = pd.Categorical(table[name], categories=list(levels))
-    rest = ["se", "df", "n_samples", "n_samples_reference"]
     # t orders p-values that are too small for a double
     order = np.lexsort((-table["score"].abs(), table["pval"]))
-    return table.iloc[order][[*_keys.TABLES[_keys.DIFFERENTIAL].columns, *rest]].reset_index(drop=True)
+    return table.iloc[order][list(_keys.TABLES[_keys.DIFFERENTIAL].columns)].reset_index(drop=True)
 
 
-def _report(table: pd.DataFrame, reasons: dict[str, str], key: str) -> None:
+def _known_labels(adata: AnnData | MuData, key: str, used: set[str]) -> list[Labels]:
+    """Labels that features were compared with before, such as cell types."""
+    asked = check.get_sae_slot(adata, key)[_keys.PARAMS].get("feature_association", {}).get("label_keys", [])
+    names = [str(name) for name in asked if str(name) not in used and str(name) in adata.obs]
+    return read_columns(adata, names)[0]
+
+
+def _report(
+    table: pd.DataFrame, bulk: Pseudobulk, reasons: dict[str, str], min_cells: int, n_features: int, key: str
+) -> None:
     significant = table[table["padj"] < 0.05]
-    groups = table["group"].nunique()
+    groups, n_tested = table["group"].nunique(), table["feature"].nunique()
     within = f" in {groups} groups" if groups > 1 or table["group"].iloc[0] != ALL else ""
+    left = f" ({n_features - n_tested} are active in too few cells)" if n_tested < n_features else ""
     _logging.info(
-        f"differential_features: {table['feature'].nunique()} features{within}, {len(significant)} of {len(table)} "
+        f"differential_features: {n_tested} features{left}{within}, {len(significant)} of {len(table)} "
         f"tests padj < .05 ({significant['feature'].nunique()} features); added uns['{key}']['{_keys.DIFFERENTIAL}']"
     )
+    small = bulk.units[(bulk.units["n_cells"] < min_cells).to_numpy()]
+    if len(small):
+        shown = [
+            f"{row.sample} {'' if row.group == ALL else f'in {row.group} '}({row.n_cells})"
+            for row in small.sort_values("n_cells", ascending=False).itertuples()
+        ]
+        _logging.warning(f"Samples with fewer than min_cells={min_cells} cells are left out: {listing(shown)}")
     for group, reason in reasons.items():
         _logging.warning(f"group {group!r} is not tested. {reason}")

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _MOST_CELLS = 50_000  # among which neighbors are searched
 _ENOUGH_OVERLAP = 0.5
+_CEILING = 0.95  # accuracy from which a transfer hardly has anything to gain
+_WORSE = 0.05
 _TRANSFER = "transfer"
 
 
@@ -194,7 +196,7 @@ def suppress_features(
     wrong with it. With `bio_keys`, dependence is conditional: the mean over labels of the information within each
     label, against batches shuffled within labels. Only labels that several batches have can say anything; if there is
     none, this is an error, because then no method can separate batch from biology. Without `bio_keys` composition
-    counts as batch.
+    counts as batch, and a warning says so.
 
     Information is the mutual information of the batch with the level of a feature, see
     :func:`sparsesc.stats.information_test`. Each cell is judged by the shares among all others, so an independent
@@ -268,6 +270,8 @@ def suppress_features(
             labels = [read_labels(adata, name) for name in as_list(label_keys or [])] or bio
             split = BatchSplit.read(read_labels(adata, batch_key, integers=True), bio, holdout, generator)
             _check_split(split, batch_key, [column.name for column in bio])
+            if not bio and bio_margin:
+                _warn_without_biology(batch_key, labels=bool(labels))
             labels = [column for column in labels if _is_shared(column, split)]
             if n_suppressed == _TRANSFER and not labels:
                 msg = f"n_suppressed={_TRANSFER!r} needs labels that several batches have: name bio_keys or label_keys."
@@ -362,6 +366,15 @@ def _check_split(split: BatchSplit, batch_key: str, bio: Sequence[str]) -> None:
         )
 
 
+def _warn_without_biology(batch_key: str, *, labels: bool) -> None:
+    judged = "" if labels else ", and without label_keys nothing shows what was lost"
+    _logging.warning(
+        f"No bio_keys: all that differs between batches of {batch_key!r} counts as batch, also cell types of which "
+        f"they have other shares. No feature is spared for its biology{judged}. Name columns such as cell types in "
+        "bio_keys"
+    )
+
+
 def _is_shared(column: Labels, split: BatchSplit) -> bool:
     if known_elsewhere(column.codes[split.rows], split.batches)[split.held].any():
         return True
@@ -412,3 +425,19 @@ def _report(tables: dict[str, pd.DataFrame], batch_key: str | None, added: str, 
         msg += f"; accuracy of label transfer between batches: {scores[BEFORE]:.3f} before, {scores[AFTER]:.3f} after"
         msg += f", {scores[RANDOM]:.3f} without random features" if RANDOM in scores else ""
     _logging.info(f"{msg}; added obsm['{added}'] and uns['{key}']['{_keys.SUPPRESSION}']")
+    if "transfer" in tables and table["suppressed"].any():
+        _warn_of_transfer(float(scores[BEFORE]), float(scores[AFTER]))
+
+
+def _warn_of_transfer(before: float, after: float) -> None:
+    """What the label transfer cannot show, or shows against the result."""
+    if after < before - _WORSE:
+        _logging.warning(
+            f"Labels transfer worse without these features ({before:.3f} before, {after:.3f} after): biology went with "
+            "them. Name bio_keys, raise bio_margin, or suppress fewer (n_suppressed='transfer')"
+        )
+    elif before >= _CEILING:
+        _logging.warning(
+            f"Labels transfer between batches without suppression already ({before:.3f}): there is hardly anything to "
+            "gain, and the transfer cannot show that suppression helps, only that it does no harm"
+        )

@@ -13,6 +13,8 @@ from sparsesc.stats.groups._association import GroupAssociation, group_associati
 from sparsesc.stats.groups._f1 import f1_at
 from sparsesc.stats.groups._singular import singular_groups
 
+from ._association_scope import Scope
+
 # Columns of the feature table that are written here, and replaced by each call.
 COLUMNS = (
     "label",
@@ -41,18 +43,18 @@ class HeldOut:
     """Categories with enough cells, and cells on both sides."""
 
     @classmethod
-    def score(
-        cls, labels: Labels, held: np.ndarray, train: RankedColumns, test: RankedColumns, *, min_cells: int
-    ) -> HeldOut:
-        """Associations on both parts; `held` marks the cells that `test` holds, among those with a label."""
-        n = len(labels.categories)
-        inside = group_association(train, labels.codes[labels.known & ~held], n)
-        groups = labels.codes[labels.known & held]
-        outside = group_association(test, groups, n)
+    def score(cls, labels: Labels, held: np.ndarray, scope: Scope, *, min_cells: int) -> HeldOut:
+        """Associations on both parts; `held` marks the cells to score on."""
+        masks = labels.known & ~held, labels.known & held
+        ranked = [scope.ranked(mask) for mask in masks]
+        inside, outside = (
+            scope.adjust(mask, labels, group_association(part, labels.codes[mask], len(labels.categories)))
+            for mask, part in zip(masks, ranked, strict=True)
+        )
         eligible = labels.sizes >= min_cells
         for part in (inside, outside):
-            eligible &= (part.n > 0) & (part.n < part.n.sum())
-        return cls(inside, outside, test, groups, eligible)
+            eligible &= (part.n > 0) & (part.n < part.n.sum()) & ~np.isnan(part.auroc).any(axis=0)
+        return cls(inside, outside, ranked[1], labels.codes[masks[1]], eligible)
 
     def f1(self, features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """F1 on the held-out cells, at the threshold that was best on the others."""
