@@ -166,8 +166,8 @@ TEXT = """
 *Named*: share of the features. *Majority*: share of the label names that are those of most cells in which the feature
 is on. *Marker*: share of them of which one of the ten listed genes is among the 25 best of the label. *Permuted*: share
 of features that are named, by anything, when the genes of the same cells are permuted. *Smooth*: share of features with
-a name of high or medium confidence after random labels, regions of the graph: the mean over 36 columns. *p < .02*: share
-of these columns with a `smooth_pval` below .02, which names of more than low confidence need. *Lost*: share of the right
+a name of high or medium confidence after random labels, regions of the graph: the mean over 36 columns. *p < .02*:
+share of these columns with a `smooth_pval` below .02, which names of more than low confidence need. *Lost*: share of right
 label names of high or medium confidence that the comparison with random labels takes away.
 
 Before names had nulls of this kind (the best label by its F1, any gene of a small p-value), 126 of 128 features of
