@@ -51,7 +51,7 @@ _OF_LABELS = {"key": "key", "n": "n", "precision": "precision", "recall": "recal
 _OF_LABELS |= {"pval": "pval", "padj": "padj"}
 _N_GENES = 5
 _N_TERMS = 3
-_COHERENCE = "genes_coherence_pval"
+_COHERENCE = _keys.GENES_COHERENCE_PVAL
 
 
 def annotate_features(
