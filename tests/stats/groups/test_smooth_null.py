@@ -27,7 +27,7 @@ def cells():
 def test_labels_that_the_features_know_stand_out(cells):
     X, on, types, test = cells
     found = smooth_null(X, on, types, test, n_groups=N_TYPES, rng=np.random.default_rng(0))
-    assert found.pval == 1 / 200
+    assert found.pval == 1 / 300
     assert found.statistic > found.null.max()
     assert found.n_same == 0
 

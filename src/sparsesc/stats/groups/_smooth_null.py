@@ -10,7 +10,7 @@ from scipy import sparse
 from ._label_fields import CellGraph, label_fields, smoothness
 from ._where import score_where
 
-N_DRAWS = 199
+N_DRAWS = 299
 MAX_CELLS = 3000
 _RARE = 0.005
 _SAME = 0.8  # adjusted Rand index from which random labels are the given ones, drawn again

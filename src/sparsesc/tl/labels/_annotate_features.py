@@ -171,11 +171,11 @@ def annotate_features(
     none         unknown
     ============ =====================================================================================================
 
-    Cells are not independent: neighbors share labels. So each column is compared with 199 random columns of similar
+    Cells are not independent: neighbors share labels. So each column is compared with 299 random columns of similar
     sizes that are as smooth over the graph of nearest neighbors (normal noise, averaged along the graph until neighbors
     agree as often, and cut where the fewest neighbors are parted; at most 3,000 cells). The statistic is the mean
     excess of the labels of all features, and `smooth_pval` the share of random columns that reach it. In a column that
-    is not below .02, only labels with an excess that one in two hundred features has with random columns are more than
+    is not below .03, only labels with an excess that one in two hundred features has with random columns are more than
     ``"low"``. It asks whether the labels go with the code more than
     regions of cells that were drawn at random do, not whether one feature does: a region drawn at random often is a
     cluster, which a feature may well stand for. Random columns that are nearly the given one (adjusted Rand index of

@@ -22,7 +22,7 @@ HIGH = (0.5, 0.7)
 MEDIUM = (0.2, 0.5)
 PRECISE = 0.8  # precision that makes up for a low F1: a feature of a part of a cell type
 LEAST_LIFT = 1 / 3  # precision in excess of the share of the label among all cells
-SMOOTH_ALPHA = 0.02  # of a whole column of labels: where it is wrong, all names are
+SMOOTH_ALPHA = 0.03  # of a whole column of labels: where it is wrong, all names are
 LOST = 0.5  # support below which a name never has a high confidence
 _FEW = 20  # cells of a label that are told in a name
 
