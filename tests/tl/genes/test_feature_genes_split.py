@@ -382,8 +382,12 @@ def test_counts_are_tested_as_residuals_and_shown_per_ten_thousand(thinned):
         values = codes[feature].to_numpy()
         on, silent = is_on(values), values == 0
         rows = found.loc[feature].loc[adata.var_names]
-        expected = stats.ttest_ind(residuals[on], residuals[silent], equal_var=False).statistic
-        np.testing.assert_allclose(rows["score"], expected, rtol=1e-3, atol=1e-4)
+        # if the compared cells have another share of the gene, residuals go with the root of depth
+        root = np.sqrt(depth.ravel())
+        slope = (root[on].mean() - root[silent].mean()) / root[on | silent].mean()
+        free = residuals[on] - slope * residuals[on | silent].mean()
+        expected = stats.ttest_ind(free, residuals[silent], equal_var=False).statistic
+        np.testing.assert_allclose(rows["score"], expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(rows["mean_in"], shown[on].mean(), rtol=1e-6)
         np.testing.assert_allclose(rows["mean_out"], shown[silent].mean(), rtol=1e-6)
         np.testing.assert_allclose(rows["logfc"], np.log2((rows["mean_in"] + 1) / (rows["mean_out"] + 1)), rtol=1e-9)
@@ -410,6 +414,31 @@ def test_depth_makes_no_genes(depth, method, write_code):
     assert (found["residuals"]["pval"] <= 0.001).mean() <= 0.003
     assert (found["residuals"]["padj"] < 0.05).mean() < 0.001
     assert (found["logs"]["pval"] <= 0.05).mean() > (0.05 if depth == "real" else 0.1)
+
+
+def test_genes_without_counts_in_the_compared_cells_are_not_told_apart_by_depth(write_code):
+    """Genes of few counts, and genes of other cells: where only the expected counts differ, nothing does."""
+    rng = np.random.default_rng(4)
+    totals = 300 * np.exp(0.6 * rng.normal(size=N_CELLS))
+    profile = np.exp(2.5 * rng.normal(size=1000))
+    rate = np.outer(totals, profile / profile.sum())
+    rate[: N_CELLS // 4, :100] *= 20
+    rate[N_CELLS // 4 :, :100] *= 0.05  # what a quarter of the cells expresses, and others hardly do
+    adata = ad.AnnData(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)))
+    ssc.pp.thin_counts(adata)
+    features_of(adata, log_normalized(adata.layers["thin_train"][:, 100:]), 0, write_code)
+    counts = np.asarray(adata.layers["thin_test"].sum(0)).ravel()
+    assert ((counts > 0) & (counts < 4)).sum() > 100
+    # weak activations in that quarter and in half of the others: these cells are on neither side
+    codes = adata.obsm["X_sae"].toarray()
+    codes[: N_CELLS // 4] = 1e-3
+    codes[(codes == 0) & (rng.random(codes.shape) < 0.7)] = 1e-3
+    adata.obsm["X_sae"] = sparse.csr_matrix(codes)
+    for pvalues in ("permutation", "parametric"):
+        ssc.tl.feature_genes(adata, split="counts", n_top=None, direction="both", pvalues=pvalues, progress_bar=False)
+        found = adata.uns["sae"]["genes"]
+        assert (found["padj"] < 0.05).sum() == 0
+        assert (found["pval"] <= 0.001).mean() < 0.002
 
 
 def test_values_that_are_no_counts_are_tested_as_they_are_and_that_is_said(thinned, monkeypatch):

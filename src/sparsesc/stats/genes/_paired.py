@@ -32,6 +32,7 @@ def _finish_sample(
     sums: np.ndarray,
     n_strong: int,
     n_silent: int,
+    slope: float,
     counts: bool,
     total: np.ndarray,
     magnitude: np.ndarray,
@@ -45,7 +46,7 @@ def _finish_sample(
             if abs(silent) <= ROUNDING * magnitude[g]:  # no silent cell expresses it: only rounding is left
                 silent = 0.0
             mean_in = strong / n_strong
-            difference = mean_in - silent / n_silent
+            difference = mean_in - silent / n_silent - slope * (strong + silent) / (n_strong + n_silent)
             sums[_DIFFERENCE, g] += difference
             sums[_SQUARE, g] += difference * difference
             sums[_MEAN_IN, g] += mean_in
@@ -68,6 +69,7 @@ def _add_rows(
     sample: np.ndarray,
     n_strong: np.ndarray,
     n_silent: np.ndarray,
+    slopes: np.ndarray,
     counts: np.ndarray,
     totals: np.ndarray,
     magnitudes: np.ndarray,
@@ -83,7 +85,7 @@ def _add_rows(
                 before = sample[rows[p - 1]]
                 if before != sample[rows[p]]:
                     _finish_sample(
-                        sums[f], n_strong[f, before], n_silent[f, before], counts[f, before],
+                        sums[f], n_strong[f, before], n_silent[f, before], slopes[f, before], counts[f, before],
                         totals[before], magnitudes[before], variances[before],
                     )  # fmt: skip
             side = sums[f, _IN_STRONG if group[p] == STRONG else _IN_OTHER]
@@ -151,6 +153,8 @@ class PairedTest:
         sample (normal approximation): t is at most the one that is as rare as that.
     with_p
         Whether p is needed: without it, all p are 1.
+    slopes
+        Of residuals: what :func:`~sparsesc.stats.genes._residuals.depth_slopes` says of each feature and sample.
     """
 
     def __init__(
@@ -164,6 +168,7 @@ class PairedTest:
         min_samples: int,
         skew_guard: float = 25.0,
         with_p: bool = True,
+        slopes: np.ndarray | None = None,
     ) -> None:
         n_features, n_samples = len(members.n_strong), int(samples.max(initial=-1)) + 1
         feature = np.repeat(np.arange(n_features), np.diff(members.indptr))
@@ -180,6 +185,7 @@ class PairedTest:
         self._trusted_n = trusted_group_size(blocks.totals, skew_guard)
         self._by_sample = _sample_totals(blocks, samples, n_samples)
         self._with_p = with_p
+        self._slopes = np.zeros(shape) if slopes is None else slopes
         self.tested = members.tested(min_cells) & (self._n_samples >= min_samples)
         self.starts = members.indptr[:-1]
         self.sums_shape: tuple[int, ...] = (6, blocks.shape[1])
@@ -193,7 +199,7 @@ class PairedTest:
         _add_rows(
             row0, block.indptr, block.indices, block.data, cursor, self.starts[features], self._ends[features],
             members.rows, members.group, self._samples, self._n_strong[features], self._n_silent[features],
-            self._counts[features], *self._by_sample, sums,
+            self._slopes[features], self._counts[features], *self._by_sample, sums,
         )  # fmt: skip
 
     def finish(self, features: slice, sums: np.ndarray) -> GeneBlock:
@@ -203,7 +209,7 @@ class PairedTest:
                 last = self._samples[self._members.rows[self._ends[feature] - 1]]
                 at = feature, last
                 _finish_sample(
-                    sums[i], self._n_strong[at], self._n_silent[at], self._counts[at],
+                    sums[i], self._n_strong[at], self._n_silent[at], self._slopes[at], self._counts[at],
                     *(values[last] for values in self._by_sample),
                 )  # fmt: skip
         t = np.empty((len(sums), sums.shape[2]))

@@ -15,6 +15,8 @@ from scipy import sparse
 
 from sparsesc.stats.core._row_blocks import RowBlocks
 
+from ._strong_cells import STRONG, Membership
+
 THETA = 100.0
 PER_CELL = 1e4
 
@@ -98,3 +100,51 @@ class PerTenThousand:
         block = self._counts.rows(cells).astype(np.float64)
         block.data *= PER_CELL / np.repeat(np.maximum(self._counts.of_cell[cells], 1.0), np.diff(block.indptr))
         return block
+
+
+def depth_slopes(
+    members: Membership, depth: np.ndarray, samples: np.ndarray | None = None, n_samples: int = 1
+) -> np.ndarray:
+    r"""How much mean residuals of the two sides differ because of depth, per unit of their common mean.
+
+    A gene that neither side expresses as all cells do has residuals that are not free of depth: with the share
+    :math:`aq` of the counts, rather than :math:`q`, their mean is :math:`(a - 1) \sqrt{tq}` in a cell of depth t.
+    With :math:`S` the mean of :math:`\sqrt{t}` on a side and over both, the sides then differ by
+    :math:`(S_1 - S_0) / S` times the mean over both, which is to be taken off.
+
+    Parameters
+    ----------
+    members
+        The cells of both sides.
+    depth
+        Counts of each cell.
+    samples
+        Sample of each cell: sides are compared within samples.
+    n_samples
+        How many there are.
+
+    Returns
+    -------
+    features x samples, 0 where a side is empty
+    """
+    root = np.sqrt(depth)
+    samples = np.zeros(len(depth), np.int64) if samples is None else samples
+    shape = len(members.n_strong), n_samples
+    feature = np.repeat(np.arange(shape[0]), np.diff(members.indptr))
+    place = feature * n_samples + samples[members.rows]
+    strong = members.group == STRONG
+
+    def add(kept: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        values = None if weights is None else weights[kept]
+        return np.bincount(place[kept], values, minlength=shape[0] * n_samples).reshape(shape)
+
+    weights = root[members.rows]
+    n_strong, in_strong = add(strong, None), add(strong, weights)
+    n_other, in_other = add(~strong, None), add(~strong, weights)
+    if not members.sampled:
+        n_other = np.bincount(samples, minlength=n_samples) - n_strong - n_other
+        in_other = np.bincount(samples, root, minlength=n_samples) - in_strong - in_other
+    difference = in_strong / np.maximum(n_strong, 1) - in_other / np.maximum(n_other, 1)
+    common = (in_strong + in_other) / np.maximum(n_strong + n_other, 1)
+    usable = (n_strong > 0) & (n_other > 0) & (common > 0)
+    return np.divide(difference, common, out=np.zeros(shape), where=usable)

@@ -67,15 +67,20 @@ def _moments(n: float, total: float, squares: float, scale: float) -> tuple[floa
 
 @compiled
 def _moments_of_pair(
-    sums: np.ndarray, g: int, n1: float, n0: float, sampled: bool, total: float, squares: float
+    sums: np.ndarray, g: int, n1: float, n0: float, sampled: bool, total: float, squares: float, slope: float
 ) -> tuple[float, float, float, float]:
-    """Mean and variance of one gene in the strong and in the silent cells of one feature."""
+    """Mean and variance of one gene in the strong and in the silent cells of one feature.
+
+    `slope` times the mean over both is taken off the mean of the strong cells.
+    """
     s1, q1 = sums[0, g, 0], sums[0, g, 1]
     s0, q0 = sums[1, g, 0], sums[1, g, 1]
     if not sampled:
         s0, q0 = total - s1 - s0, squares - q1 - q0
     mean1, var1 = _moments(n1, s1, q1, q1)
     mean0, var0 = _moments(n0, s0, q0, q0 if sampled else squares)
+    if slope != 0.0:
+        mean1 -= slope * (n1 * mean1 + n0 * mean0) / (n1 + n0)
     return mean1, var1, mean0, var0
 
 
@@ -117,6 +122,7 @@ def _test_rows(
     sums: np.ndarray,
     n_strong: np.ndarray,
     n_silent: np.ndarray,
+    slope: np.ndarray,
     sampled: bool,
     total: np.ndarray,
     squares: np.ndarray,
@@ -140,7 +146,7 @@ def _test_rows(
             log_p[f] = 0.0
             continue
         for g in range(len(total)):
-            mean1, var1, mean0, var0 = _moments_of_pair(sums[f], g, n1, n0, sampled, total[g], squares[g])
+            mean1, var1, mean0, var0 = _moments_of_pair(sums[f], g, n1, n0, sampled, total[g], squares[g], slope[f])
             statistic, df = _welch(mean1, var1, n1, mean0, var0, n0, trusted_n[g])
             t[f, g] = statistic
             if statistic == 0.0 or not with_p:
@@ -157,6 +163,7 @@ def _describe_pairs(
     sums: np.ndarray,
     n_strong: np.ndarray,
     n_silent: np.ndarray,
+    slope: np.ndarray,
     sampled: bool,
     total: np.ndarray,
     squares: np.ndarray,
@@ -169,7 +176,7 @@ def _describe_pairs(
     for i in range(len(features)):
         f, g = features[i], genes[i]
         n1, n0 = float(n_strong[f]), float(n_silent[f])
-        mean1, var1, mean0, var0 = _moments_of_pair(sums[f], g, n1, n0, sampled, total[g], squares[g])
+        mean1, var1, mean0, var0 = _moments_of_pair(sums[f], g, n1, n0, sampled, total[g], squares[g], slope[f])
         t, df = _welch(mean1, var1, n1, mean0, var0, n0, trusted_n[g])
         out[i, 0], out[i, 1], out[i, 2], out[i, 3] = mean1, var1, mean0, var0
         out[i, 4] = log_p_t(t, df)
@@ -198,6 +205,8 @@ class WelchTest:
         Take p from random relabeling of cells rather than from the t distribution.
     with_p
         Whether p is needed: without it, all p are 1.
+    slopes
+        Of residuals: what :func:`~sparsesc.stats.genes._residuals.depth_slopes` says of each feature.
     """
 
     def __init__(
@@ -209,6 +218,7 @@ class WelchTest:
         skew_guard: float,
         relabel: bool,
         with_p: bool = True,
+        slopes: np.ndarray | None = None,
     ) -> None:
         self.tested = members.tested(min_cells)
         self.starts = members.indptr[:-1]
@@ -216,6 +226,7 @@ class WelchTest:
         self._members, self._totals = members, totals
         self._ends = np.where(self.tested, members.indptr[1:], -1)
         self._relabel, self._with_p = relabel, with_p
+        self._slope = np.zeros(len(members.n_strong)) if slopes is None else slopes.ravel()
         self.trusted_n = trusted_group_size(totals, skew_guard)
 
     def accumulate(
@@ -231,8 +242,8 @@ class WelchTest:
         log_p = np.empty_like(t)
         members, totals = self._members, self._totals
         _test_rows(
-            sums, members.n_strong[features], members.n_silent[features], members.sampled, totals.total,
-            totals.squares, totals.skewness, self.trusted_n, self._relabel, self._with_p, t, log_p,
+            sums, members.n_strong[features], members.n_silent[features], self._slope[features], members.sampled,
+            totals.total, totals.squares, totals.skewness, self.trusted_n, self._relabel, self._with_p, t, log_p,
         )  # fmt: skip
         return GeneBlock(features.start, features.stop, t, log_p, partial(self._describe, features, sums))
 
@@ -243,7 +254,7 @@ class WelchTest:
         members, totals = self._members, self._totals
         out = np.empty((len(features), 5))
         _describe_pairs(
-            sums, members.n_strong[block], members.n_silent[block], members.sampled,
+            sums, members.n_strong[block], members.n_silent[block], self._slope[block], members.sampled,
             totals.total, totals.squares, self.trusted_n, features, genes, out,
         )  # fmt: skip
         mean_in, var_in, mean_out, var_out, log_p = out.T

@@ -17,7 +17,7 @@ from sparsesc.stats.core._row_blocks import RowBlocks
 from sparsesc.stats.genes._gene_tests import GeneTest
 from sparsesc.stats.genes._paired import PairedTest
 from sparsesc.stats.genes._pearson import PearsonTest
-from sparsesc.stats.genes._residuals import CountRows, PearsonResiduals, PerTenThousand
+from sparsesc.stats.genes._residuals import CountRows, PearsonResiduals, PerTenThousand, depth_slopes
 from sparsesc.stats.genes._strong_cells import strong_and_silent
 from sparsesc.stats.genes._welch import WelchTest
 
@@ -43,7 +43,7 @@ class GeneJob:
     """Where residuals of counts are tested: these counts."""
     samples: np.ndarray | None
     """Sample of each cell, where samples are the replicates."""
-    _test: Callable[[RowBlocks, bool], GeneTest]
+    _test: Callable[..., GeneTest]
 
     @property
     def expression(self) -> np.ndarray:
@@ -99,7 +99,8 @@ def open_genes(
     values = matrix if counts is None else PearsonResiduals(counts)
     blocks = RowBlocks(values, cache_bytes=share, name=name)
     make = partial(_make_test, codes, thresholds, cells.samples, settings)
-    return GeneJob(make(blocks, with_p), blocks, genes, name, share, counts, cells.samples, make)
+    depth = None if counts is None else counts.of_cell
+    return GeneJob(make(blocks, with_p, depth), blocks, genes, name, share, counts, cells.samples, make)
 
 
 def _make_test(
@@ -109,7 +110,9 @@ def _make_test(
     settings: GeneSettings,
     blocks: RowBlocks,
     with_p: bool,
+    depth: np.ndarray | None = None,
 ) -> GeneTest:
+    """The test of values; of residuals with the `depth` of each cell."""
     min_cells, skew_guard = settings.min_cells, settings.skew_guard
     relabel = settings.pvalues == "permutation"
     if settings.method == "correlation":
@@ -122,9 +125,18 @@ def _make_test(
         n_silent=settings.n_silent,
         rng=np.random.default_rng(settings.seed),
     )
+    slopes = None
+    if depth is not None:
+        slopes = depth_slopes(members, depth, samples, 1 if samples is None else int(samples.max(initial=-1)) + 1)
     if samples is None:
         return WelchTest(
-            members, blocks.totals, min_cells=min_cells, skew_guard=skew_guard, relabel=relabel, with_p=with_p
+            members,
+            blocks.totals,
+            min_cells=min_cells,
+            skew_guard=skew_guard,
+            relabel=relabel,
+            with_p=with_p,
+            slopes=slopes,
         )
     return PairedTest(
         members,
@@ -135,4 +147,5 @@ def _make_test(
         min_samples=settings.min_samples,
         skew_guard=skew_guard,
         with_p=with_p,
+        slopes=slopes,
     )
