@@ -70,7 +70,7 @@ def real(adata: AnnData, label: str) -> dict[str, float]:
             shared.append(not markers[union].isdisjoint(listed))
     excess = (table["where_f1"] - table["where_f1_null"]) / (1 - table["where_f1_null"])
     precision = table["where_precision"]
-    clear = (table["where"] != "") & ((precision >= 0.8) | ((excess >= 0.2) & (precision >= 0.5)))
+    clear = (table["where"] != "") & (excess >= 0.2) & (precision >= 0.5)
     right = clear & pd.Series(majority).reindex(table.index, fill_value=False)
     return shares(table) | {
         "label names": len(majority),

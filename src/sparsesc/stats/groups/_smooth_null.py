@@ -12,7 +12,7 @@ from ._where import score_where
 
 N_DRAWS = 299
 MAX_CELLS = 3000
-_RARE = 0.005
+_RARE = 0.001
 _SAME = 0.8  # adjusted Rand index from which random labels are the given ones, drawn again
 
 
@@ -25,7 +25,7 @@ class SmoothNull:
     null: np.ndarray
     """The same of every draw."""
     limit: float
-    """Excess F1 that one in two hundred features has with random labels."""
+    """Excess F1 that one in a thousand features has with random labels."""
     agreement: float
     """Share of neighbors with one label."""
     steps: float

@@ -166,7 +166,7 @@ def annotate_features(
     ============ =====================================================================================================
     high         label with an excess of at least .5 and a precision of at least .7, in labels that tell more than
                  smooth random ones; `support`, where it was computed, of at least .5
-    medium       the same with an excess of .2 and a precision of .5, or a precision of .8
+    medium       the same with an excess of .2 and a precision of .5
     low          any other label that holds; gene sets or genes alone
     none         unknown
     ============ =====================================================================================================
@@ -175,7 +175,7 @@ def annotate_features(
     sizes that are as smooth over the graph of nearest neighbors (normal noise, averaged along the graph until neighbors
     agree as often, and cut where the fewest neighbors are parted; at most 3,000 cells). The statistic is the mean
     excess of the labels of all features, and `smooth_pval` the share of random columns that reach it. In a column that
-    is not below .03, only labels with an excess that one in two hundred features has with random columns are more than
+    is not below .03, only labels with an excess that one in a thousand features has with random columns are more than
     ``"low"``. It asks whether the labels go with the code more than
     regions of cells that were drawn at random do, not whether one feature does: a region drawn at random often is a
     cluster, which a feature may well stand for. Random columns that are nearly the given one (adjusted Rand index of

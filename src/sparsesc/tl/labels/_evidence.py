@@ -20,7 +20,6 @@ from sparsesc.stats.groups._where import Where, score_where
 # Least excess F1 and precision of a label, on cells that did not choose it.
 HIGH = (0.5, 0.7)
 MEDIUM = (0.2, 0.5)
-PRECISE = 0.8  # precision that makes up for a low F1: a feature of a part of a cell type
 LEAST_LIFT = 1 / 3  # precision in excess of the share of the label among all cells
 SMOOTH_ALPHA = 0.03  # of a whole column of labels: where it is wrong, all names are
 LOST = 0.5  # support below which a name never has a high confidence
@@ -123,9 +122,8 @@ def confidence_of(rows: pd.DataFrame, support: pd.Series | None) -> pd.Series:
     """Confidence of the labels that hold, by feature."""
     held = rows[rows["holds"]].set_index("feature")
     level = pd.Series("low", index=held.index, dtype=object)
-    precise = held["precision"] >= PRECISE
-    level[held["smooth"] & (precise | ((held["excess"] >= MEDIUM[0]) & (held["precision"] >= MEDIUM[1])))] = "medium"
-    level[held["smooth"] & (held["excess"] >= HIGH[0]) & (held["precision"] >= HIGH[1])] = "high"
+    for name, (excess, precision) in {"medium": MEDIUM, "high": HIGH}.items():
+        level[held["smooth"] & (held["excess"] >= excess) & (held["precision"] >= precision)] = name
     if support is not None:
         level[(level == "high") & (support.reindex(level.index) < LOST)] = "medium"
     return level
