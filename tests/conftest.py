@@ -7,10 +7,16 @@ import os
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import anndata as ad
+import numba
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
+
+if os.environ.get("PYTEST_XDIST_WORKER"):  # other processes have the other cores
+    numba.set_num_threads(1)
+    torch.set_num_threads(1)
 
 
 def random_code(X: np.ndarray, *, n_features: int, k: int, seed: int) -> tuple[sparse.csr_matrix, dict]:
