@@ -43,8 +43,9 @@ def described(adata: AnnData, labels: list[str]) -> pd.DataFrame:
     """The table of features after the calls of the README."""
     ssc.tl.fit_sae(adata, use_rep="X_pca", rng=0, progress_bar=False)
     ssc.tl.feature_genes(adata, progress_bar=False)
-    if any(gene.isupper() for gene in adata.var_names[:100]):  # symbols of human genes, as the sets have them
-        ssc.tl.feature_enrichment(adata, ssc.datasets.gene_sets(GENE_SETS), min_size=3, progress_bar=False)
+    sets = ssc.datasets.gene_sets(GENE_SETS)
+    if adata.var_names.isin(sets["target"]).any():  # symbols of human genes
+        ssc.tl.feature_enrichment(adata, sets, min_size=3, progress_bar=False)
     ssc.tl.annotate_features(adata, label_keys=labels)
     return adata.uns["sae"]["features"]
 
