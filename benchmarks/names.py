@@ -171,6 +171,9 @@ a name of high or medium confidence after random labels, regions of the graph: t
 share of these columns with a `smooth_pval` below .03, which names of more than low confidence need. *Lost*: share of
 right label names of high or medium confidence that the comparison with random labels takes away.
 
+The random columns here are drawn in other ways than those that `annotate_features` compares with: with these regions,
+`smooth_pval` is too small (one column in eight is below .03). Some regions are what a feature stands for, by chance.
+
 Before names had nulls of this kind (the best label by its F1, any gene of a small p-value), 126 of 128 features of
 permuted genes had a name, and with random labels as smooth as regions 8 to 15 of 128 names were of high and 51 to 73 of
 medium confidence.
@@ -181,7 +184,7 @@ def report(rows: dict[str, dict]) -> str:
     """Markdown."""
     lines = ["# Are the names right?", "", f"Command: `uv run python -m benchmarks.names`. Machine: {machine()}.", ""]
     lines += TEXT.strip().splitlines()
-    head = "cells | n | labels | named | label names | high | medium"
+    head = "data set | cells | labels | named | label names | high | medium"
     head += " | majority | marker | permuted | smooth | p < .03 | lost"
     told = ("majority", "marker", "permuted named", "smooth clear", "smooth passed", "lost")
     body = []
