@@ -122,7 +122,7 @@ def association(
     if len(keys) == 1:  # which column labels are of is the same in all rows
         titles = {f: title.replace(f" · {keys[0]}: ", " · ") for f, title in titles.items()}
 
-    rows = [_style.wrap(titles[f], 40 if swap_axes else 44, 1) for f in wide.index]
+    rows = [_style.wrap(titles[f], 64, 1) for f in wide.index]
     sizes = table.astype({"key": str, "category": str}).groupby(["key", "category"])["n_cells"].first()
     columns = [f"{_style.wrap(str(c), 34, 1)} (n={sizes[label, c]:,})" for label, c in wide.columns]
     blocks = list(wide.columns.get_level_values("key"))

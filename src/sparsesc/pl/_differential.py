@@ -162,7 +162,7 @@ def differential(
             here = here[here["group"].astype(str) == best["group"]]
             _samples(axis, here, shown_measure, chosen, paired=paired)
             within = "" if best["group"] == "all" else f"{best['group']}, "
-            axis.set_title(_style.wrap(titles[name], 28, 2) + f"\n{within}padj {best['padj']:.1g}", size="medium")
+            axis.set_title(_style.wrap(titles[name], 28, 4) + f"\n{within}padj {best['padj']:.1g}", size="medium")
     drawn = axes[0] if len(axes) == 1 else axes
     return _utils.finish(fig, drawn, name="differential", ax=ax, show=show, save=save, return_fig=return_fig)
 
@@ -210,7 +210,7 @@ def _volcano(ax: Axes, rows: pd.DataFrame, known: pd.DataFrame, *, value: str, n
     ax.set(xlabel=f"{_VALUES[value]} of {what}", ylabel="-log10 p")
     named = np.flatnonzero(sure)[np.argsort(-y[sure], kind="stable")][:n_labels]
     titles = _style.feature_titles(known, list(rows["feature"].iloc[named]))
-    _label(ax, x[named], y[named], [_style.wrap(titles[f], 24, 1) for f in rows["feature"].iloc[named]])
+    _label(ax, x[named], y[named], [_style.wrap(titles[f], 28, 3) for f in rows["feature"].iloc[named]])
     if not sure.any():
         ax.text(0.99, 0.98, f"no padj < {alpha:g}", transform=ax.transAxes, ha="right", va="top", color=_style.MUTED)
     _style.tidy(ax)
@@ -224,8 +224,9 @@ def _label(ax: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:
         for i in np.argsort(-y):
             if (x[i] > 0) != side:
                 continue
-            height = min(y[i], below - step)
-            below = height
+            half = 0.5 * step * (1 + names[i].count("\n"))
+            height = min(y[i], below - half)
+            below = height - half
             ax.annotate(
                 names[i],
                 (x[i], y[i]),
