@@ -38,6 +38,7 @@ def test_panels_show_the_tables(judged):
     axes = ssc.pl.latent_diagnostics(judged, show=False)
     assert [bar.get_width() for bar in axes["elbo"].patches] == [90, 80, 10, 5]
     assert [bar.get_x() for bar in axes["elbo"].patches] == [0, 0, 90, 80]
+    assert [t.get_text() for t in axes["elbo"].get_yticklabels()] == ["all (n=9)", "a (n=9)"]
     assert [t.get_text() for t in axes["dimensions"].get_xticklabels()] == ["2", "1", "0"]
     assert [bar.get_height() for bar in axes["dimensions"].patches] == [3.0, 2.0, 0.001]
     labels = [t.get_text() for t in axes["dimensions"].get_legend().get_texts()]

@@ -95,7 +95,8 @@ def _elbo(ax: Axes, table: pd.DataFrame) -> None:
             continue
         ax.barh(y, width, left=left, color=color, height=0.7, label=label)
         left += width
-    ax.set_yticks(y, [_style.wrap(str(name), 16, 2) for name in table["donor"]])
+    sizes = zip(table["donor"], table["n_cells"], strict=True)
+    ax.set_yticks(y, [f"{_style.wrap(str(name), 16, 2)} (n={n:,})" for name, n in sizes])
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlabel("-ELBO (nats per cell)")
     _style.legend(ax, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0.1)
