@@ -88,12 +88,12 @@ def _read(column: pd.Series, name: str) -> Labels | Numbers:
     result = _labels(column, name) if _is_label(column, name) else _numbers(column, name)
     n_values = len(result.categories) if isinstance(result, Labels) else len(np.unique(result.values[result.known]))
     if n_values < 2:
-        msg = f"adata.obs[{name!r}] has only one value: there is nothing to compare it with. Leave it out of keys."
+        msg = f"adata.obs[{name!r}] has only one value: there is nothing to compare it with. Leave the column out."
         raise ValueError(msg)
     if isinstance(result, Labels) and result.sizes.max() == 1:
         msg = (
             f"adata.obs[{name!r}] has a label of its own for each of {n_values} cells, as identifiers do: there is "
-            "nothing to compare. Leave it out of keys, or convert it to numbers if that is what it holds."
+            "nothing to compare. Leave the column out, or convert it to numbers if that is what it holds."
         )
         raise ValueError(msg)
     return result
