@@ -101,7 +101,8 @@ def groups_over_samples(
     for rows in members(samples):
         n1 = np.zeros(n_groups)
         n0, total, pairs, r, weights = n1.copy(), np.zeros(shape), n1.copy(), np.zeros(shape), n1.copy()
-        for part in parts_within(matrix[rows], groups[rows], inner[rows], n_groups):
+        here = matrix[rows]
+        for part in parts_within(here, groups[rows], inner[rows], n_groups):
             some = part.pairs > 0
             n1 += part.n1 * some
             n0 += (part.n - part.n1) * some
@@ -114,7 +115,7 @@ def groups_over_samples(
         d = np.where(used, total / np.where(used, pairs, 1.0), 0.0)
         n += used
         compared += n1 * used
-        m = np.diff(matrix[rows].tocsc().indptr)
+        m = np.bincount(here.indices, minlength=shape[0])
         expected += np.outer(m, used * np.minimum(n1, n0) / np.maximum(n1 + n0, 1))
         sums += d
         squares += d**2
@@ -185,7 +186,7 @@ def numbers_over_samples(
     mean = d.mean(axis=0)
     t = np.divide(mean, se, out=np.where(np.abs(mean) > 1e-12, np.inf, 0.0), where=se > 1e-12)
     log_p = _log_p_t(t, np.full(n_features, len(d) - 1.0))
-    m = np.diff(matrix.tocsc().indptr)
+    m = np.bincount(matrix.indices, minlength=n_features)
     few = np.minimum(m, len(values) - m) < 2 * _FEWEST_EXPECTED * len(d)
     cells = numbers_within(matrix, values, joined(samples, inner), kind=kind)
     return NumbersOverSamples(mean, np.where(few, np.maximum(log_p, cells.log_p), log_p), len(d))

@@ -26,8 +26,6 @@ class SmoothNull:
     """The same of every draw."""
     limit: float
     """Excess F1 that one in a thousand features has with random labels."""
-    agreement: float
-    """Share of neighbors with one label."""
     steps: float
     n_same: int
     """Draws that were dropped because they are nearly the given labels."""
@@ -104,7 +102,6 @@ def smooth_null(
         statistic=scores(groups)[0],
         null=np.array(draws),
         limit=float(np.quantile(np.concatenate(excess), 1 - _RARE)) if draws and active.any() else 1.0,
-        agreement=graph.agreement(groups),
         steps=steps,
         n_same=n_same,
     )

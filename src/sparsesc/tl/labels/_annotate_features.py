@@ -51,7 +51,6 @@ _OF_LABELS = {"key": "key", "n": "n", "precision": "precision", "recall": "recal
 _OF_LABELS |= {"pval": "pval", "padj": "padj"}
 _N_GENES = 5
 _N_TERMS = 3
-_COHERENCE = _keys.GENES_COHERENCE_PVAL
 
 
 def annotate_features(
@@ -309,12 +308,9 @@ def _gene_evidence(
         others.append(term_evidence(terms, clear, alpha=alpha, n=_N_TERMS, features=features))
     if clear is not None:
         others.append(gene_evidence(clear, n=_N_GENES, features=features, held_out=bool(how.get("split"))))
-    if _COHERENCE not in table:
+    if _keys.GENES_COHERENCE_PVAL not in table:
         return others, set(features)
-    pval = table[_COHERENCE].to_numpy(dtype=np.float64)
-    tested = np.isfinite(pval)
-    padj = np.ones(len(pval))
-    padj[tested] = benjamini_hochberg(pval[tested])
+    padj = benjamini_hochberg(table[_keys.GENES_COHERENCE_PVAL].to_numpy(dtype=np.float64))  # NaN: not tested
     return others, set(features[padj < alpha])
 
 

@@ -162,34 +162,29 @@ class Scope:
             self._ranks[name] = rank_columns(self.codes if mask.all() else self.codes[mask])
         return self._ranks[name]
 
-    def adjust(self, mask: np.ndarray, column: Labels, overall: GroupAssociation) -> GroupAssociation:
-        """Effects among some of the cells, with r and AUROC within strata or samples."""
+    def within(self, mask: np.ndarray, column: Labels, *, test: bool = False) -> GroupsWithin | OverSamples | None:
+        """Comparison among some of the cells, within strata or samples; ``None`` where nothing divides the cells."""
         groups, n_groups = column.codes[mask], len(column.categories)
         if not len(groups):
-            return overall
+            return None
         inner = None if self.strata is None else self.strata[mask]
-        within: GroupsWithin | OverSamples
         if self.samples is not None:
-            within = groups_over_samples(
-                self.codes[mask], groups, self.samples[mask], n_groups, strata=inner, test=False
-            )
-        elif inner is not None:
-            within = groups_within(self.codes[mask], groups, inner, n_groups, test=False)
-        else:
-            return overall
-        return replace(overall, auroc=within.auroc, pearson_r=within.pearson_r)
+            return groups_over_samples(self.codes[mask], groups, self.samples[mask], n_groups, strata=inner, test=test)
+        return None if inner is None else groups_within(self.codes[mask], groups, inner, n_groups, test=test)
 
-    def test_labels(self, column: Labels, ranked: RankedColumns, pvalues: str) -> dict[str, np.ndarray]:
-        """P-values by name, features x categories, and how many strata or samples each category has."""
+    def test_labels(
+        self, column: Labels, within: GroupsWithin | OverSamples | None, ranked: RankedColumns, pvalues: str
+    ) -> dict[str, np.ndarray]:
+        """P-values by name, features x categories, and how many strata or samples each category has.
+
+        `within` compares the cells that have a label, with a test.
+        """
         mask, n_groups = column.known, len(column.categories)
         groups = column.codes[mask]
-        if self.samples is not None:
-            inner = None if self.strata is None else self.strata[mask]
-            over = groups_over_samples(self.codes[mask], groups, self.samples[mask], n_groups, strata=inner)
-            _report_samples(column, over.n_samples, varies_within(groups, self.samples[mask]))
-            return {"pval": np.exp(over.log_p), "n_samples": np.broadcast_to(over.n_samples, over.log_p.shape)}
-        if self.strata is not None:
-            within = groups_within(self.codes[mask], groups, self.strata[mask], n_groups)
+        if isinstance(within, OverSamples):
+            _report_samples(column, within.n_samples, varies_within(groups, np.asarray(self.samples)[mask]))
+            return {"pval": np.exp(within.log_p), "n_samples": np.broadcast_to(within.n_samples, within.log_p.shape)}
+        if within is not None:
             self._report_strata(column, within.n_strata)
             usual, n_strata = np.exp(within.log_p_asymptotic), np.broadcast_to(within.n_strata, within.log_p.shape)
             exact = {"pval": np.exp(within.log_p), "pval_asymptotic": usual}
@@ -252,6 +247,11 @@ class Scope:
             _logging.warning(
                 f"{listing(never)} of {column.name!r} share no stratum with other categories: not tested (p is NaN)"
             )
+
+
+def effects_within(overall: GroupAssociation, within: GroupsWithin | OverSamples | None) -> GroupAssociation:
+    """Effects with r and AUROC within strata or samples."""
+    return overall if within is None else replace(overall, auroc=within.auroc, pearson_r=within.pearson_r)
 
 
 def _column(adata: AnnData | MuData, name: str, option: str) -> Labels:

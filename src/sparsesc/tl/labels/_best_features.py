@@ -13,7 +13,7 @@ from sparsesc.stats.groups._association import GroupAssociation, group_associati
 from sparsesc.stats.groups._f1 import f1_at
 from sparsesc.stats.groups._singular import singular_groups
 
-from ._association_scope import Scope
+from ._association_scope import Scope, effects_within
 
 # Columns of the feature table that are written here, and replaced by each call.
 COLUMNS = (
@@ -48,7 +48,9 @@ class HeldOut:
         masks = labels.known & ~held, labels.known & held
         ranked = [scope.ranked(mask) for mask in masks]
         inside, outside = (
-            scope.adjust(mask, labels, group_association(part, labels.codes[mask], len(labels.categories)))
+            effects_within(
+                group_association(part, labels.codes[mask], len(labels.categories)), scope.within(mask, labels)
+            )
             for mask, part in zip(masks, ranked, strict=True)
         )
         eligible = labels.sizes >= min_cells

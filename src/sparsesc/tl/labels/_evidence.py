@@ -33,7 +33,6 @@ class ColumnEvidence:
     labels: Labels
     where: Where
     null: SmoothNull
-    n_mixed: np.ndarray
     strong: np.ndarray
     weak: np.ndarray
 
@@ -56,7 +55,7 @@ def column_evidence(
     where = score_where(on[known], groups, test, n_groups=n_groups, eligible=labels.sizes >= min_cells)
     null = smooth_null(embedding[known], on[known], groups, test, n_groups=n_groups, rng=rng)
     mixed = find_mixed(codes[labels.known], labels.codes[labels.known], n_groups=n_groups)
-    return ColumnEvidence(labels, where, null, mixed.n_strong, mixed.strong, mixed.weak)
+    return ColumnEvidence(labels, where, null, mixed.strong, mixed.weak)
 
 
 def label_rows(

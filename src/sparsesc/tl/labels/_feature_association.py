@@ -15,7 +15,7 @@ from sparsesc.door._obs_columns import Labels, Numbers, read_columns
 from sparsesc.door._slots import record
 from sparsesc.stats.groups._association import PVALUES, group_association
 
-from ._association_scope import Scope
+from ._association_scope import Scope, effects_within
 from ._association_tables import adjust, category_table, number_table
 from ._best_features import COLUMNS, HeldOut, best_features, best_labels, mark_singular
 
@@ -220,8 +220,9 @@ def feature_association(
     for c in labels:
         ranked = scope.ranked(c.known)
         overall = group_association(ranked, c.codes[c.known], len(c.categories))
-        whole.append(scope.adjust(c.known, c, overall))
-        tests.append(scope.test_labels(c, ranked, pvalues))
+        within = scope.within(c.known, c, test=True)
+        whole.append(effects_within(overall, within))
+        tests.append(scope.test_labels(c, within, ranked, pvalues))
         if scope.divides:
             tests[-1] |= {"auroc_unadjusted": overall.auroc, "pearson_r_unadjusted": overall.pearson_r}
     tests += [scope.test_numbers(c, scope.ranked(c.known), pvalues) for c in numbers]
